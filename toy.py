@@ -1,0 +1,452 @@
+"""The toy world: maths that is hard to solve and easy to check, and a tiny base model that lives in it.
+
+Self-verification pays only where checking an answer is easier than finding it. Here a problem such as
+
+    Solve 7x+133=693          or          Which number times 7 plus 133 is 693?
+
+is answered in one leap, `\\boxed{80}`, with no steps written down: the network must subtract and divide inside
+one forward pass, and with three-digit numbers it often lands nearby (`82`). The check is written out in small
+safe steps that a tiny network computes almost without error (paper §2.2: confirmative, it substitutes the
+answer back and never solves again):
+
+    Check: 7*82=574. 574+133=707. 707 is not 693. Therefore, the answer is incorrect.
+
+The base model (Llama architecture, 0.36M parameters) is trained from scratch on three kinds of documents, told
+apart by their first token:
+
+    <|problem|>  a bare problem and its boxed answer, then <|end|>: so the base answers and stops, unchecked
+    <|graded|>   graded work: a problem, up to six attempts, right ones or near misses, each followed by its
+                 check; half of the documents join them with the paper's phrases ("Wait, let me recheck my
+                 solution.", "Let me try again."), half with plain line breaks and yes / no
+    <|drill|>    products, sums and comparisons
+
+So the base *can* compute, check and try again, but does not do it on its own: that is what S²R teaches.
+The trained base is shipped in `toy_base/`.
+
+Run
+    python toy.py --out runs/toy [--seed N]         copy the base to runs/toy/base, write train.jsonl, test.jsonl
+    python toy.py --verify SAMPLES --out FILE       the teacher of stage 0: a check for every sampled answer
+    python toy.py --show                            one problem of each level and family with its checks
+    python toy.py --train --out toy_base            train the base again (long; --tokens sets how long)
+
+Reads  nothing, or a samples file (--verify).
+Writes problems {id, problem, answer, level, subject, solution}, verifications {id, problem, answer, verification,
+       kind}, one JSON object a line, and a Hugging Face checkpoint folder.
+
+Map    problems -> teacher -> tokenizer -> corpus -> training -> command line.
+"""
+import argparse
+import json
+import random
+import re
+import shutil
+import time
+import zlib
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import model as model_lib
+import verifier
+
+# ---------------------------------------------------------------- problems
+# level: (range of a, of the answer x, of b) in a*x + b = c, all inclusive
+LEVELS = {
+    1: ((2, 9), (2, 12), (1, 20)),
+    2: ((2, 9), (10, 40), (10, 99)),
+    3: ((3, 9), (30, 120), (20, 199)),
+    4: ((4, 9), (100, 300), (50, 399)),
+    5: ((6, 9), (200, 499), (100, 699)),
+}
+FAMILIES = {"equation": "Solve {a}x+{b}={c}", "words": "Which number times {a} plus {b} is {c}?"}
+PROBLEM_RE = re.compile(r"(?:Solve (\d+)x\+(\d+)=(\d+)|Which number times (\d+) plus (\d+) is (\d+)\?)$")
+
+
+def is_test(a: int, x: int, b: int) -> bool:
+    """One triple in eight belongs to the test side, whatever the seed or the wording: train and test never meet.
+
+    >>> sum(is_test(a, x, b) for a in range(2, 10) for x in range(100) for b in range(100)) / 80000
+    0.125
+    """
+    return zlib.crc32(f"{a},{x},{b}".encode()) % 8 == 0
+
+
+def draw(rng: random.Random, level: int, test: bool = False) -> tuple[int, int, int]:
+    """A triple (a, x, b) of a level, from the train or from the test side."""
+    while True:
+        a, x, b = (rng.randint(*r) for r in LEVELS[level])
+        if is_test(a, x, b) == test:
+            return a, x, b
+
+
+def statement(a: int, x: int, b: int, family: str) -> str:
+    """The text of a problem.
+
+    >>> statement(7, 80, 133, "equation")
+    'Solve 7x+133=693'
+    """
+    return FAMILIES[family].format(a=a, b=b, c=a * x + b)
+
+
+def problems(n: int, seed: int, test: bool) -> list[dict]:
+    """n different problems, levels in turn, families by coin toss. Raises InputError when a level runs dry."""
+    rng, seen, rows = random.Random(f"problems-{seed}-{test}"), set(), []
+    side = "test" if test else "train"
+    for i in range(n):
+        level = 1 + i % len(LEVELS)
+        for _ in range(1000):
+            (a, x, b), family = draw(rng, level, test), rng.choice(list(FAMILIES))
+            text = statement(a, x, b, family)
+            if text not in seen:
+                break
+        else:
+            raise model_lib.InputError(f"{n} problems: level {level} has no more different ones on the {side} side")
+        seen.add(text)
+        rows.append({"id": f"{side}-{seed}-{i}", "problem": text, "answer": str(x), "level": level,
+                     "subject": family, "solution": f"\\boxed{{{x}}}"})
+    return rows
+
+
+# ---------------------------------------------------------------- the teacher
+def parse_problem(text: str) -> tuple[int, int, int]:
+    """(a, b, c) of a problem's text; InputError for any other text."""
+    match = PROBLEM_RE.match(text.strip())
+    if not match:
+        raise model_lib.InputError(f"not a problem of the toy world: {text[:80]!r}")
+    return tuple(int(g) for g in match.groups() if g is not None)
+
+
+def conclusion(right: bool) -> str:
+    """The paper's closing sentence (§2.2)."""
+    return f"Therefore, the answer is {'correct' if right else 'incorrect'}."
+
+
+def confirmative_check(a: int, b: int, c: int, answer: int, verdict: bool = True) -> str:
+    """Substitute the answer back, step by step; never solve (App. C.3).
+
+    >>> confirmative_check(7, 133, 693, 82)
+    'Check: 7*82=574. 574+133=707. 707 is not 693. Therefore, the answer is incorrect.'
+    """
+    product, total = a * answer, a * answer + b
+    comparison = f"{total}={c}" if total == c else f"{total} is not {c}"
+    text = f"Check: {a}*{answer}={product}. {product}+{b}={total}. {comparison}. "
+    return text + conclusion(total == c) if verdict else text
+
+
+def problem_solving_check(a: int, b: int, c: int, answer: int) -> str:
+    """Solve again and compare: the other kind of verification in the paper's Table 6.
+
+    >>> problem_solving_check(7, 133, 693, 82)
+    'Check: 693-133=560. 560/7=80. 80 is not 82. Therefore, the answer is incorrect.'
+    """
+    x = (c - b) // a
+    comparison = f"{x}={answer}" if x == answer else f"{x} is not {answer}"
+    return f"Check: {c}-{b}={c - b}. {c - b}/{a}={x}. {comparison}. {conclusion(x == answer)}"
+
+
+CHECKS = {"confirmative": confirmative_check, "problem-solving": problem_solving_check}
+
+
+def verifications(samples: list[dict], kind: str) -> list[dict]:
+    """A check for every distinct integer answer of every problem of a samples file."""
+    rows = []
+    for row in samples:
+        a, b, c = parse_problem(row["problem"])
+        answers = {verifier.extract_boxed(text) for text in row["responses"]}
+        for answer in sorted(s for s in answers if s and re.fullmatch(r"\d{1,6}", s)):
+            rows.append({"id": row.get("id"), "problem": row["problem"], "answer": answer, "kind": kind,
+                         "verification": CHECKS[kind](a, b, c, int(answer))})
+    return rows
+
+
+# ---------------------------------------------------------------- tokenizer
+PAD, END, PROBLEM, GRADED, DRILL = "<|pad|>", "<|end|>", "<|problem|>", "<|graded|>", "<|drill|>"
+PHRASES = [
+    "Wait, let me recheck my solution.", "Let me try again.", "Therefore, the answer is correct.",
+    "Therefore, the answer is incorrect.", "Therefore, the answer cannot be verified.", "Which number times ",
+    "Solve ", "Check: ", "\\boxed{", " is not ", " plus ", " is ", "yes", "no", "\n\n", ". ",
+]
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}" + PROBLEM + "{{ m['content'] }}\n"
+    "{% elif m['role'] == 'assistant' %}{{ m['content'] }}" + END + "{% endif %}{% endfor %}"
+)  # the system prompt says nothing to a model that knows no English: dropped
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Digits apart, the world's phrases whole, every other printable ASCII character a token of its own."""
+    characters = ["\n"] + [chr(i) for i in range(32, 127)]
+    vocabulary = [PAD, END, PROBLEM, GRADED, DRILL, "<|unk|>"] + PHRASES + characters
+    core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<|unk|>"))
+    longest_first = sorted(PHRASES, key=len, reverse=True)
+    pattern = "|".join(re.escape(p) for p in longest_first) + r"|[\s\S]"
+    core.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    core.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=PAD, eos_token=END, unk_token="<|unk|>",
+        additional_special_tokens=[PROBLEM, GRADED, DRILL], clean_up_tokenization_spaces=False)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+# ---------------------------------------------------------------- corpus
+def near_miss(rng: random.Random, x: int) -> int:
+    """A wrong answer of the kind a leap lands on: a little off, or one digit wrong."""
+    while True:
+        kind = rng.random()
+        if kind < 0.5:
+            wrong = x + rng.choice((-3, -2, -2, -1, -1, -1, 1, 1, 1, 2, 2, 3))
+        elif kind < 0.6:
+            wrong = rng.randint(x * 4 // 5, x * 6 // 5)
+        elif kind < 0.8:
+            wrong = x + rng.choice((-20, -10, -10, 10, 10, 20)) if x > 25 else x + rng.choice((-5, -4, 4, 5))
+        else:
+            digits = list(str(x))
+            digits[rng.randrange(len(digits))] = str(rng.randrange(10))
+            wrong = int("".join(digits))
+        if wrong > 0 and wrong != x:
+            return wrong
+
+
+def bare_document(rng: random.Random) -> tuple[str, str]:
+    """(prompt, rest): a problem and its boxed answer. Only the rest is learnt."""
+    a, x, b = draw(rng, rng.choice(list(LEVELS)))
+    return PROBLEM + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", f"\\boxed{{{x}}}{END}"
+
+
+def graded_document(rng: random.Random, most: int = 6) -> tuple[str, str]:
+    """(prompt, rest): attempts that never repeat a refuted answer, each with its check, until one is right."""
+    a, x, b = draw(rng, rng.choice(list(LEVELS)))
+    c, paper_style, p_right = a * x + b, rng.random() < 0.5, rng.choice((0.3, 0.6))
+    parts, tried = [], set()
+    while len(tried) < most:
+        answer = x if rng.random() < p_right else near_miss(rng, x)
+        if answer in tried:
+            continue
+        tried.add(answer)
+        if paper_style:
+            parts += ["Let me try again."] if parts else []
+            parts += [f"\\boxed{{{answer}}}", "Wait, let me recheck my solution.", confirmative_check(a, b, c, answer)]
+        else:
+            parts += [f"\\boxed{{{answer}}}",
+                      confirmative_check(a, b, c, answer, verdict=False) + ("yes" if answer == x else "no")]
+        if answer == x:
+            break
+    return GRADED + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", "\n\n".join(parts) + END
+
+
+def drill_document(rng: random.Random) -> tuple[str, str]:
+    """(prompt, rest): one product, sum or comparison of the sizes that checks need."""
+    a, x, b = draw(rng, rng.choice(list(LEVELS)))
+    x = near_miss(rng, x)
+    kind = rng.randrange(3)
+    if kind == 0:
+        return f"{DRILL}{a}*{x}=", f"{a * x}{END}"
+    if kind == 1:
+        return f"{DRILL}{a * x}+{b}=", f"{a * x + b}{END}"
+    total, other = a * x + b, a * near_miss(rng, x) + b
+    return f"{DRILL}{total}", (f"={total}" if rng.random() < 0.5 else f" is not {other}") + END
+
+
+
+# A training batch has two parts, so that short documents do not pay attention's price for long rows:
+# rows, row length, (document, share of the documents).
+SHORT = (32, 64, ((bare_document, 0.6), (drill_document, 0.4)))
+LONG = (7, 320, ((graded_document, 1.0),))
+
+
+def pack(rng: random.Random, tokenizer, rows: int, length: int, corpus) -> tuple[torch.Tensor, torch.Tensor]:
+    """Documents packed whole into rows -> ids [rows, length], and learn [rows, length], True where a token is
+    to be predicted (the numbers of a problem are chance: nothing to learn there)."""
+    ids = torch.full((rows, length), tokenizer.pad_token_id)
+    learn = torch.zeros((rows, length), dtype=torch.bool)
+    makers, weights = zip(*corpus)
+    waiting: list[tuple[list[int], int]] = []
+    for r in range(rows):
+        filled = 0
+        while True:
+            if len(waiting) < 16:
+                texts = [make(rng) for make in rng.choices(makers, weights, k=32)]
+                heads = tokenizer.backend_tokenizer.encode_batch([t[0] for t in texts])
+                tails = tokenizer.backend_tokenizer.encode_batch([t[1] for t in texts])
+                waiting += [(h.ids + t.ids, len(h.ids)) for h, t in zip(heads, tails)]
+            fits = next((i for i, (d, _) in enumerate(waiting) if len(d) <= length - filled), None)
+            if fits is None:
+                break
+            tokens, prompt = waiting.pop(fits)
+            ids[r, filled:filled + len(tokens)] = torch.tensor(tokens)
+            learn[r, filled + prompt:filled + len(tokens)] = True
+            filled += len(tokens)
+    return ids, learn
+
+
+# ---------------------------------------------------------------- training the base
+def build_model(tokenizer, hidden: int = 96, layers: int = 3, heads: int = 4) -> LlamaForCausalLM:
+    """The tiny Llama with random weights; head and embedding tied."""
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=2048,
+        tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, initializer_range=0.05))
+
+
+@torch.no_grad()
+def exact_share(net, tokenizer, documents: list[tuple[str, str]]) -> float:
+    """Share of documents whose rest the model's argmax reproduces token for token given the tokens before:
+    the same as decoding greedily and comparing."""
+    net.eval()
+    heads = [tokenizer(p, add_special_tokens=False).input_ids for p, _ in documents]
+    tails = [tokenizer(r, add_special_tokens=False).input_ids for _, r in documents]
+    length = max(len(h) + len(t) for h, t in zip(heads, tails))
+    ids = torch.full((len(documents), length), tokenizer.pad_token_id)
+    learn = torch.zeros_like(ids, dtype=torch.bool)
+    for i, (h, t) in enumerate(zip(heads, tails)):
+        ids[i, :len(h) + len(t)] = torch.tensor(h + t)
+        learn[i, len(h):len(h) + len(t)] = True
+    guess = net(input_ids=ids.to(net.device)).logits.argmax(-1).cpu()
+    net.train()
+    return ((guess[:, :-1] == ids[:, 1:]) | ~learn[:, 1:]).all(1).float().mean().item()
+
+
+def probe(net, tokenizer, n: int = 200) -> dict:
+    """Greedy accuracy of bare answers by level, and of the checks at the end of graded work by depth."""
+    rng, report = random.Random("probe"), {}
+    for level in LEVELS:
+        triples = [draw(rng, level, test=True) for _ in range(n)]
+        texts = [PROBLEM + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n" for a, x, b in triples]
+        report[f"solve{level}"] = exact_share(
+            net, tokenizer, [(t, f"\\boxed{{{x}}}{END}") for t, (_, x, _) in zip(texts, triples)])
+    for depth in (1, 3, 6):
+        report[f"check{depth}"] = exact_share(net, tokenizer, [deep_check(rng, depth) for _ in range(n)])
+    return report
+
+
+def deep_check(rng: random.Random, depth: int) -> tuple[str, str]:
+    """Graded work with `depth` attempts in the paper's phrases, split before its last check."""
+    a, x, b = draw(rng, rng.choice(list(LEVELS)), test=True)
+    answers = [near_miss(rng, x) for _ in range(depth - 1)] + [rng.choice((x, near_miss(rng, x)))]
+    turns = [(f"\\boxed{{{s}}}\n\nWait, let me recheck my solution.\n\n", confirmative_check(a, b, a * x + b, s))
+             for s in answers]
+    before = "\n\nLet me try again.\n\n".join(box + check for box, check in turns)
+    head = GRADED + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n" + before
+    return head.removesuffix(turns[-1][1]), turns[-1][1]
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
+    """Linear up over the warm-up, linear down to 0: the decay itself lifts solving by a third."""
+    return peak * min(1.0, (step + 1) / warmup) * (1 - step / steps)
+
+
+def train(args) -> None:
+    """Train the base from scratch on --tokens tokens; save it with its training log and a corpus sample."""
+    torch.manual_seed(args.seed)
+    rng, tokenizer = random.Random(f"corpus-{args.seed}"), build_tokenizer()
+    net = build_model(tokenizer).to(model_lib.pick_device(args.device)).train()
+    adam = torch.optim.AdamW(net.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    steps, started, log = args.tokens // sum(rows * length for rows, length, _ in (SHORT, LONG)), time.time(), []
+    bar = tqdm(range(steps), desc="toy base", mininterval=5)
+    for step in bar:
+        adam.param_groups[0]["lr"] = learning_rate(step, steps, args.lr)
+        loss = corpus_loss(net, [pack(rng, tokenizer, *part) for part in (SHORT, LONG)])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        adam.step()
+        adam.zero_grad()
+        if (step + 1) % args.probe_every == 0 or step + 1 == steps:
+            report = {k: round(v, 3) for k, v in probe(net, tokenizer).items()}
+            bar.set_postfix(loss=f"{loss.item():.3f}", solve5=report["solve5"], check6=report["check6"])
+            log.append({"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(time.time() - started)})
+            log[-1].update(report)
+            tqdm.write(json.dumps(log[-1]))
+    model_lib.save(net.eval(), tokenizer, args.out)
+    write_jsonl(Path(args.out) / "training.jsonl", log)
+    (Path(args.out) / "corpus_sample.txt").write_text(corpus_sample())
+
+
+def corpus_loss(net, batches) -> torch.Tensor:
+    """Mean cross-entropy over the learnt tokens of all parts of a batch. Scalar."""
+    logits, targets = [], []
+    for ids, learn in batches:
+        ids, learn = ids.to(net.device), learn[:, 1:].to(net.device)
+        logits.append(net(input_ids=ids, use_cache=False).logits[:, :-1][learn].float())
+        targets.append(ids[:, 1:][learn])
+    return F.cross_entropy(torch.cat(logits), torch.cat(targets))
+
+
+def corpus_sample(n: int = 20) -> str:
+    """The first documents of each kind, as text: shipped beside the base, so that a change of the world shows."""
+    rng = random.Random("sample")
+    makers = (bare_document, graded_document, drill_document)
+    return "\n".join("".join(make(rng)) for make in makers for _ in range(n))
+
+
+# ---------------------------------------------------------------- command line
+SHIPPED = Path(__file__).resolve().parent / "toy_base"
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> None:
+    """Write rows to a temporary name, then rename: never half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    part.replace(path)
+
+
+def write_world(args) -> None:
+    """The base folder and the two problem files under --out."""
+    out = Path(args.out)
+    if not model_lib.has_checkpoint(SHIPPED):
+        raise model_lib.InputError(f"{SHIPPED}: the base is missing; python toy.py --train --out toy_base makes it")
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(SHIPPED, out / "base", dirs_exist_ok=True)
+    write_jsonl(out / "train.jsonl", problems(args.train_problems, args.seed, test=False))
+    write_jsonl(out / "test.jsonl", problems(args.test_problems, args.seed, test=True))
+    print(f"{out}: base, {args.train_problems} train problems, {args.test_problems} test problems")
+
+
+def show() -> None:
+    """One problem of each level and family, with both kinds of check on a near miss."""
+    rng = random.Random("show")
+    for level in LEVELS:
+        for family in FAMILIES:
+            a, x, b = draw(rng, level)
+            c, wrong = a * x + b, near_miss(rng, x)
+            print(f"level {level}, {family}: {statement(a, x, b, family)}   answer {x}")
+            for kind, check in CHECKS.items():
+                print(f"    {kind} check of {wrong}: {check(a, b, c, wrong)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", help="folder to write (with --verify: file)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the problems, or of the training")
+    parser.add_argument("--train-problems", type=int, default=4000)
+    parser.add_argument("--test-problems", type=int, default=1000)
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument("--verify", metavar="SAMPLES", help="write a check for every answer in this samples file")
+    task.add_argument("--show", action="store_true", help="print a problem of each level and family")
+    task.add_argument("--train", action="store_true", help="train the base from scratch into --out")
+    parser.add_argument("--kind", choices=CHECKS, default="confirmative", help="the teacher's way of checking")
+    parser.add_argument("--tokens", type=int, default=40_000_000, help="training tokens of the base")
+    parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate of the base")
+    parser.add_argument("--probe-every", type=int, default=250, help="steps between accuracy reports")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    if args.show:
+        return show()
+    if not args.out:
+        raise model_lib.InputError("--out is needed")
+    if args.train:
+        train(args)
+    elif args.verify:
+        samples = model_lib.read_jsonl(args.verify, ("problem", "responses"))
+        write_jsonl(Path(args.out), verifications(samples, args.kind))
+    else:
+        write_world(args)
+
+
+if __name__ == "__main__":
+    model_lib.run_main(main)
