@@ -73,6 +73,19 @@ def load(name_or_path, device="auto", dtype="auto"):
     """Folder or hub name -> (model in eval mode, tokenizer with a pad token that is not the end token)."""
     device = pick_device(device)
     dtype = pick_dtype(dtype, device)
+    tokenizer = load_tokenizer(name_or_path)
+    model = _pretrained(AutoModelForCausalLM, name_or_path, dtype=dtype)
+    fix_pad_token(model, tokenizer)
+    return model.to(device).eval(), tokenizer
+
+
+def load_tokenizer(name_or_path):
+    """The tokenizer alone, as it lies on the disk or on the hub."""
+    return _pretrained(AutoTokenizer, name_or_path)
+
+
+def _pretrained(kind, name_or_path, **options):
+    """kind.from_pretrained, with one clear line where the name leads nowhere."""
     name = str(name_or_path)
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if Path(name).exists() or looks_like_path:
@@ -80,12 +93,9 @@ def load(name_or_path, device="auto", dtype="auto"):
         if not has_checkpoint(name):
             raise InputError(f"{name}: no model here (a folder with config.json is needed)")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: cannot be loaded: {str(error).splitlines()[0]}") from None
-    fix_pad_token(model, tokenizer)
-    return model.to(device).eval(), tokenizer
 
 
 def fix_pad_token(model, tokenizer):
@@ -194,13 +204,13 @@ def _rows(path):
                 raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'nested too deep')})") from None
 
 
-def read_problems(source, split=None, limit=None, gold=True):
+def read_problems(source, split=None, limit=None, gold=True, check=None):
     """Problems from a JSONL/JSON file, a folder, or a `datasets` name (NAME or NAME:CONFIG).
 
     Every row comes back with id (str), problem, answer (str), level (int or None) and whatever else it had.
     Other spellings are taken: question, final_answer, GSM8K's `#### 18`, MATH's solution with a \\boxed answer,
-    "Level 3". With gold=False a row may lack an answer (None). Whether an answer can be graded is for
-    verifier.check_gold to say.
+    "Level 3". With gold=False a row may lack an answer (None). check(answer) -> None, or the reason
+    why that answer cannot be graded: pass verifier.check_gold.
     """
     path, rows, seen = Path(source).expanduser(), [], {}
     if path.is_dir():
@@ -213,6 +223,9 @@ def read_problems(source, split=None, limit=None, gold=True):
         if limit is not None and number >= limit:
             break
         row = _problem(where, row, number, gold)
+        reason = check(row["answer"]) if check and row["answer"] is not None else None
+        if reason:
+            raise InputError(f"{where}: field 'answer' {row['answer']!r}: {reason}")
         if row["id"] in seen:
             raise InputError(f"{where}: field 'id' repeats {row['id']!r} of {seen[row['id']]}")
         seen[row["id"]] = where

@@ -1,0 +1,560 @@
+"""Sampling: K responses per problem, written as one JSON line per problem (S2R section 2.2 and appendix E).
+
+    python sample.py --model runs/toy/base --data runs/toy/test.jsonl --out runs/x.jsonl --max-new-tokens 200
+    python sample.py --model Qwen/Qwen2.5-Math-1.5B --data HuggingFaceH4/MATH-500 --split test --out runs/x.jsonl
+    python sample.py ... --num-samples 5 --temperature 0.7              # stage 0 of the paper: five solutions each
+    python sample.py ... --data runs/x.jsonl --verify --out runs/v.jsonl   # checks of the answers in a samples file
+
+Reads   problems (model.read_problems), or with --verify a samples file.
+Writes  samples: the problem's fields + responses [str], finished [bool], tokens [int] (stop token included);
+        with --verify: id, problem, answer (the one that was checked), verification, kind.
+        A line is on the disk as soon as its problem is complete; at the end the lines are put in input order.
+        FILE.args.json keeps the flags, and --resume refuses others.
+
+Another engine can do the work: --export-prompts FILE writes one request a line in the batch format of vLLM
+(`vllm run-batch`) and of the OpenAI-like teachers, plus the rendered `prompt`; --import-responses FILE reads the
+answers back, in that format or as {"id": ..., "responses": [...]}.
+
+How it is fast. The rows of a batch sit in numbered slots of one preallocated KV cache, each row from position 0 on
+with a length of its own. A finished row leaves at once: the last row moves into its slot, so rows 0..n-1 are
+always the live ones. Waiting prompts enter when an eighth of the slots is free. A prompt with K samples is
+prefilled once and its keys and values copied to K slots. Prefill stops one token short, so that every
+token, also the first, is sampled in the same place: `decode` -> `next_token_probs` -> `draw`.
+On CUDA the decode step is captured as a CUDA graph, one per (rows, length) bucket. That path has not been
+timed or run on a GPU by the tests: they run the same step function on the CPU without capture.
+
+A sample depends on (seed, problem, sample index) and not on the batch it ran in: its random numbers are a hash of
+these and of the position. Only float noise in the logits can differ between batches.
+
+Map: flags - requests - random numbers and sampling - cache, prefill, decode - the queue - output - main.
+"""
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import Cache, DynamicCache
+
+import verifier
+from model import (SYSTEM_PROMPT, InputError, fsync, load, load_tokenizer, read_jsonl, read_problems, render_ids,
+                   render_text, run_main, stop_ids)
+
+VERIFY_SYSTEM = (
+    "You check your own answer to a maths problem. Do not solve the problem again step by step. Test the answer "
+    "by other means: put it back into the conditions, reason backwards from it, check bounds, units, parity or "
+    "special cases. Write it as a short check of your own earlier work. End with exactly one of these sentences: "
+    "Therefore, the answer is correct. / Therefore, the answer is incorrect. / "
+    "Therefore, the answer cannot be verified.")
+PREFILL_TOKENS = 16384      # padded prompt tokens in one prefill forward
+VIEW_STEP = 256             # CUDA graphs are captured for lengths in steps of this
+
+
+def parse_args(argv=None):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--model", required=True, help="folder or hub name")
+    p.add_argument("--data", required=True, help="JSONL/JSON file, folder, or `datasets` NAME[:CONFIG]")
+    p.add_argument("--split", help="split of a data set, or file stem in a folder")
+    p.add_argument("--out", help="samples file to write (not needed with --export-prompts)")
+    p.add_argument("--limit", type=positive, help="only the first N problems")
+    # sampling
+    p.add_argument("--num-samples", type=positive, default=1, help="K, responses per problem (paper: 5 in stage 0)")
+    p.add_argument("--temperature", type=float, help="default: 0 (greedy) for one sample, the paper's 0.7 for more")
+    p.add_argument("--top-p", type=float, default=1.0)
+    p.add_argument("--top-k", type=int, default=0, help="0 = off")
+    p.add_argument("--max-new-tokens", type=positive, default=8000, help="paper: 8000")
+    p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="also stop at this text (left out)")
+    p.add_argument("--seed", type=int, default=0)
+    # what is asked, and by whom it is answered
+    p.add_argument("--verify", action="store_true", help="check the distinct answers of a samples file")
+    p.add_argument("--export-prompts", metavar="FILE", help="write the prompts for another engine and stop")
+    p.add_argument("--import-responses", metavar="FILE", help="take the responses from another engine's output")
+    # machine
+    p.add_argument("--batch-size", type=positive, default=256, help="most rows at a time")
+    p.add_argument("--batch-tokens", type=positive, help="KV cache budget in tokens, rows x longest row "
+                   "(default: 70%% of free memory on CUDA, else 262144)")
+    p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    p.add_argument("--dtype", default="auto", help="auto, bf16 or fp32")
+    p.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    p.add_argument("--force", action="store_true", help="overwrite --out")
+    args = p.parse_args(argv)
+    if args.temperature is None:
+        args.temperature = 0.0 if args.num_samples == 1 else 0.7
+    if not args.out and not args.export_prompts:
+        raise InputError("--out is needed")
+    if args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0:
+        raise InputError("--temperature and --top-k cannot be negative; --top-p lies in (0, 1]")
+    if args.num_samples > 1 and args.temperature == 0:
+        raise InputError("--num-samples above 1 with --temperature 0 gives the same response every time")
+    return args
+
+
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+# ---------------------------------------------------------------- requests
+
+@dataclass
+class Request:
+    """One prompt that wants K responses; `row` is what its output line starts from."""
+    key: str                    # unique in the run, the same in every run: the problem's id, or id + answer
+    row: dict
+    system: str
+    user: str
+    gold: str | None
+
+
+def load_requests(args):
+    """The problems, or with --verify the distinct boxed answers of a samples file, as requests."""
+    rows = read_problems(args.data, args.split, args.limit, gold=False, check=verifier.check_gold)
+    if not args.verify:
+        return [Request(r["id"], r, SYSTEM_PROMPT, r["problem"], r["answer"]) for r in rows]
+    requests = []
+    for r in rows:
+        if not isinstance(r.get("responses"), list):
+            raise InputError(f"{args.data}: id {r['id']}: field 'responses' is missing (--verify reads samples)")
+        for answer in dict.fromkeys(map(verifier.extract_boxed, r["responses"])):
+            if answer:
+                user = f"Problem:\n{r['problem']}\n\nYour earlier answer: {answer}\n\nCheck this answer."
+                row = {"id": r["id"], "problem": r["problem"], "answer": answer}
+                requests.append(Request(f"{r['id']}\t{answer}", row, VERIFY_SYSTEM, user, None))
+    if not requests:
+        raise InputError(f"{args.data}: no response has a boxed answer to check")
+    return requests
+
+
+def output_rows(request, responses, finished, tokens, verify):
+    """The JSON objects of one complete request."""
+    if not verify:
+        return [{**request.row, "responses": responses, "finished": finished, "tokens": tokens}]
+    return [{**request.row, "verification": text, "kind": "confirmative", "finished": done, "tokens": count}
+            for text, done, count in zip(responses, finished, tokens)]
+
+
+# ---------------------------------------------------------------- random numbers and sampling
+
+def stream_key(seed, name, sample):
+    """(seed, request, sample index) -> 63-bit integer that names this sample's own stream of random numbers."""
+    digest = hashlib.blake2b(json.dumps([seed, name, sample]).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def uniforms(key, drawn):
+    """[n] int64 stream keys, [n] int64 numbers drawn so far -> [n] uniforms in [0, 1).
+
+    A counter-based generator: the splitmix64 hash of key and counter, so no state is kept and rows may move
+    between slots and batches. int64 products wrap around, which is what the hash wants.
+    """
+    def shift(z, bits):         # >> on int64 copies the sign bit; the hash needs zeros
+        return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+    z = key + (drawn + 1) * -0x61C8864680B583EB                     # the golden ratio's 64 bits, as int64
+    z = (z ^ shift(z, 30)) * -0x40A7B892E31B1A47
+    z = (z ^ shift(z, 27)) * -0x6B2FB644ECCEEE15
+    z = z ^ shift(z, 31)
+    bits, float_type = (24, torch.float32) if key.device.type == "mps" else (32, torch.float64)
+    return shift(z, 64 - bits).to(float_type) * 2.0 ** -bits
+
+
+def next_token_probs(logits, temperature, top_k=0, top_p=1.0):
+    """[n, V] logits -> [n, V] probabilities: softmax(logits / T), then the top k, then the nucleus of mass top_p.
+
+    >>> next_token_probs(torch.tensor([[0.5, 0.3, 0.2]]).log(), 1.0, top_p=0.7)
+    tensor([[0.6250, 0.3750, 0.0000]])
+    """
+    probs = (logits.float() / temperature).softmax(-1)
+    if top_k:
+        kth = probs.topk(min(top_k, probs.shape[-1])).values[:, -1:]
+        probs = probs.where(probs >= kth, 0)
+    if top_p < 1:
+        ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered                       # mass of the tokens ahead of this one
+        ordered = ordered.where(before < top_p * ordered.sum(-1, keepdim=True), 0)
+        probs = torch.zeros_like(probs).scatter(-1, order, ordered)
+    return probs / probs.sum(-1, keepdim=True)
+
+
+def draw(probs, uniform):
+    """Inverse CDF: [n, V] probabilities, [n] uniforms -> [n] token ids."""
+    cdf = probs.to(uniform.dtype).cumsum(-1)
+    token = torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)
+    return token.squeeze(-1).clamp_(max=probs.shape[-1] - 1)
+
+
+# ---------------------------------------------------------------- cache, prefill, decode
+
+class SlotCache(Cache):
+    """Keys and values of all layers, [layers, 2, slots, kv heads, capacity, head dim]; one row of a batch a slot."""
+
+    def __init__(self, model, slots, capacity):
+        c = model.config
+        head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        self.store = torch.zeros(c.num_hidden_layers, 2, slots, c.num_key_value_heads, capacity, head_dim,
+                                 dtype=model.dtype, device=model.device)
+        self.layers = []        # the base class's own storage stays empty
+
+    def set_step(self, length, view):
+        """The coming forward writes row i at position length[i]; attention sees positions [0, view)."""
+        self.row, self.length, self.view = torch.arange(len(length), device=length.device), length, view
+
+    def update(self, keys, values, layer_idx, *args, **kwargs):
+        """Called by every attention layer with [n, kv heads, 1, head dim]; returns [n, kv heads, view, head dim]."""
+        n = len(self.row)
+        for kind, new in enumerate((keys, values)):
+            self.store[layer_idx, kind][self.row, :, self.length] = new[:, :, 0]
+        return self.store[layer_idx, 0, :n, :, :self.view], self.store[layer_idx, 1, :n, :, :self.view]
+
+
+def prefill(model, cache, prompts, slots):
+    """Put the keys and values of prompt[:-1] into the cache; slots[i] = (first, last + 1) slot of prompt i."""
+    longest = max(len(ids) for ids in prompts) - 1
+    if longest == 0:
+        return
+    padded = torch.zeros(len(prompts), longest, dtype=torch.long)   # right padding: causal attention never sees it
+    for i, ids in enumerate(prompts):
+        padded[i, :len(ids) - 1] = torch.tensor(ids[:-1])
+    fresh = DynamicCache()
+    model.get_decoder()(input_ids=padded.to(model.device), past_key_values=fresh, use_cache=True)
+    for i, (first, end) in enumerate(slots):
+        for layer, kv in enumerate(fresh.layers):
+            cache.store[layer, 0, first:end, :, :longest] = kv.keys[i]
+            cache.store[layer, 1, first:end, :, :longest] = kv.values[i]
+
+
+def decode(model, cache, token, length, view):
+    """Feed [n] tokens that stand at positions [n] `length` of rows 0..n-1 -> [n, V] logits of the next token."""
+    cache.set_step(length, view)
+    hidden = torch.arange(view, device=length.device) > length[:, None]                     # [n, view]
+    mask = torch.zeros(hidden.shape, dtype=model.dtype, device=length.device)
+    mask = mask.masked_fill_(hidden, torch.finfo(model.dtype).min)[:, None, None]           # [n, 1, 1, view]
+    return model(input_ids=token[:, None], position_ids=length[:, None], attention_mask=mask,
+                 past_key_values=cache, use_cache=True).logits[:, -1]
+
+
+# Columns of the state tensor [slots, 4]: what the next decode step of a row needs.
+TOKEN, LENGTH, KEY, DRAWN = range(4)
+
+
+def make_step(model, cache, state, temperature, top_k, top_p):
+    """step(n, view): one token for rows 0..n-1, left in state[:n, TOKEN]. On CUDA it replays captured graphs."""
+    def step(n, view):
+        live = state[:n]
+        logits = decode(model, cache, live[:, TOKEN], live[:, LENGTH], view)
+        if temperature == 0:
+            token = logits.argmax(-1)
+        else:
+            probs = next_token_probs(logits, temperature, top_k, top_p)
+            token = draw(probs, uniforms(live[:, KEY], live[:, DRAWN]))
+        live[:, TOKEN] = token
+        live[:, LENGTH] += 1
+        live[:, DRAWN] += 1
+
+    graphs, (slots, capacity) = {}, cache.store.shape[2:5:2]
+
+    def replay(n, view):
+        unit = max(1, slots // 8)
+        rows = min(slots, -(-n // unit) * unit)             # few sizes, so few captures
+        view = min(capacity, -(-view // VIEW_STEP) * VIEW_STEP)
+        state[n:rows, LENGTH] = 0                           # idle rows write to the start of their own slot
+        if (rows, view) not in graphs:
+            graphs[rows, view] = capture(lambda: step(rows, view), state)
+        graphs[rows, view].replay()
+
+    return replay if model.device.type == "cuda" else step
+
+
+def capture(run, state):
+    """Record run() as a CUDA graph. The rehearsal that CUDA asks for must leave no trace in the state."""
+    before = state.clone()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        run()
+    torch.cuda.current_stream().wait_stream(side)
+    state.copy_(before)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    state.copy_(before)
+    return graph
+
+
+# ---------------------------------------------------------------- the queue
+
+@dataclass
+class Row:
+    """One response in the making."""
+    request: int
+    sample: int
+    limit: int                  # most new tokens
+    tokens: list[int]
+
+
+def plan(lengths, max_new_tokens, batch_size, batch_tokens, max_positions):
+    """Prompt lengths -> (most new tokens per prompt, slots, capacity of a slot); 0 new tokens: does not fit.
+
+    >>> plan([10, 50, 200], 100, 8, 300, 120)
+    ([100, 70, 0], 2, 120)
+    """
+    longest = min(batch_tokens, max_positions)
+    limits = [max(0, min(max_new_tokens, longest - n)) for n in lengths]
+    capacity = max((n + m for n, m in zip(lengths, limits) if m), default=1)
+    return limits, max(1, min(batch_size, batch_tokens // capacity)), capacity
+
+
+@torch.inference_mode()
+def generate(model, prompts, keys, limits, slots, capacity, stop, temperature=0.0, top_k=0, top_p=1.0, stop_at=None):
+    """Continuous batching. Yields (prompt index, sample index, token ids, finished) as each response ends.
+
+    prompts: token ids; keys: per prompt the stream keys of its K samples; limits: most new tokens per prompt;
+    stop: ids that end a response (kept as its last token); stop_at(ids) -> True ends one at a text.
+    """
+    cache = SlotCache(model, slots, capacity)
+    state = torch.zeros(slots, 4, dtype=torch.long, device=model.device)
+    step = make_step(model, cache, state, temperature, top_k, top_p)
+    stop, rows = set(stop), []
+    waiting = deque((i, range(first, min(first + slots, len(keys[i]))))         # samples that are prefilled together
+                    for i in range(len(prompts)) for first in range(0, len(keys[i]), slots))
+    while waiting or rows:
+        free = slots - len(rows)
+        if waiting and (not rows or free >= max(len(waiting[0][1]), slots // 8)):
+            admit(model, cache, state, prompts, keys, limits, waiting, rows)
+        view = max(len(prompts[row.request]) + len(row.tokens) for row in rows)
+        step(len(rows), view)
+        ended = []
+        for slot, (row, token) in enumerate(zip(rows, state[:len(rows), TOKEN].tolist())):
+            row.tokens.append(token)
+            finished = token in stop or bool(stop_at and stop_at(row.tokens))
+            if finished or len(row.tokens) == row.limit:
+                ended.append(slot)
+                yield row.request, row.sample, row.tokens, finished
+        if ended:
+            close_gaps(cache, state, rows, ended, view)
+
+
+def admit(model, cache, state, prompts, keys, limits, waiting, rows):
+    """Move waiting prompts into free slots: one prefill for all of them, K rows for each."""
+    chosen, fresh = [], []
+    longest = 0
+    while waiting and len(rows) + len(waiting[0][1]) <= len(state):
+        longest = max(longest, len(prompts[waiting[0][0]]))
+        if chosen and longest * (len(chosen) + 1) > PREFILL_TOKENS:
+            break
+        i, samples = waiting.popleft()
+        chosen.append((prompts[i], (len(rows), len(rows) + len(samples))))
+        for k in samples:
+            rows.append(Row(i, k, limits[i], []))
+            fresh.append([prompts[i][-1], len(prompts[i]) - 1, keys[i][k], 0])
+    prefill(model, cache, *zip(*chosen))
+    state[len(rows) - len(fresh):len(rows)] = torch.tensor(fresh, device=state.device)
+
+
+def close_gaps(cache, state, rows, ended, view):
+    """Move the last rows into the slots of the ended ones, so that the live rows are 0..n-1 again."""
+    n = len(rows) - len(ended)
+    gone = set(ended)
+    targets = [slot for slot in ended if slot < n]
+    sources = [slot for slot in range(n, len(rows)) if slot not in gone]
+    for source, target in zip(sources, targets):
+        rows[target] = rows[source]
+        cache.store[:, :, target, :, :view] = cache.store[:, :, source, :, :view]
+    del rows[n:]
+    if targets:
+        state[targets] = state[sources]
+
+
+def sample(model, tokenizer, requests, args):
+    """Yield (request index, K texts, K finished, K token counts) as each request is complete."""
+    prompts = [render_ids(tokenizer, r.system, r.user) for r in requests]
+    budget = args.batch_tokens or default_budget(model)
+    limits, slots, capacity = plan(list(map(len, prompts)), args.max_new_tokens, args.batch_size, budget,
+                                   getattr(model.config, "max_position_embeddings", budget))
+    k = args.num_samples
+    for i in (i for i, limit in enumerate(limits) if limit == 0):
+        tqdm.write(f"{requests[i].key}: prompt of {len(prompts[i])} tokens does not fit; written as unfinished")
+        yield i, [""] * k, [False] * k, [0] * k
+    fits = [i for i, limit in enumerate(limits) if limit]
+    keys = [[stream_key(args.seed, [requests[i].key, requests[i].user], s) for s in range(k)] for i in fits]
+    done = {}
+    found = generate(model, [prompts[i] for i in fits], keys, [limits[i] for i in fits], slots, capacity,
+                     stop_ids(model, tokenizer), args.temperature, args.top_k, args.top_p,
+                     stop_at_text(tokenizer, args.stop))
+    for j, s, ids, finished in found:
+        mine = done.setdefault(fits[j], [None] * k)
+        mine[s] = (response_text(tokenizer, ids, args.stop), finished, len(ids))
+        if None not in mine:
+            del done[fits[j]]
+            yield fits[j], *map(list, zip(*mine))
+
+
+def default_budget(model):
+    """KV cache tokens that fit: 70% of the free memory on CUDA, else 262144."""
+    if model.device.type != "cuda":
+        return 262144
+    one = SlotCache(model, 1, 1).store
+    return int(0.7 * torch.cuda.mem_get_info(model.device)[0] / (one.numel() * one.element_size()))
+
+
+def stop_at_text(tokenizer, stops):
+    """ids -> True once the end of the text holds a stop text. Only the tail is decoded: a token has >= 1 byte."""
+    if not stops:
+        return None
+    tail = max(len(text.encode()) for text in stops) + 8
+    return lambda ids: any(text in tokenizer.decode(ids[-tail:]) for text in stops)
+
+
+def response_text(tokenizer, ids, stops=()):
+    """Token ids -> text without special tokens, cut before the first stop text."""
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text[:min((text.find(s) for s in stops if s in text), default=len(text))]
+
+
+# ---------------------------------------------------------------- other engines
+
+def export_prompts(path, tokenizer, requests, args):
+    """One request a line: the batch format (custom_id, method, url, body) and the rendered prompt."""
+    with open(path, "w", encoding="utf-8") as file:
+        for r in requests:
+            prompt = render_text(tokenizer, r.system, r.user)
+            turns = [{"role": "system", "content": r.system}, {"role": "user", "content": r.user}]
+            chat = bool(tokenizer.chat_template)
+            body = {"model": args.model, **({"messages": turns} if chat else {"prompt": prompt}),
+                    "n": args.num_samples, "temperature": args.temperature, "top_p": args.top_p,
+                    "max_tokens": args.max_new_tokens, "seed": args.seed, **({"stop": args.stop} if args.stop else {})}
+            line = {"custom_id": r.key, "method": "POST",
+                    "url": "/v1/chat/completions" if chat else "/v1/completions", "body": body, "prompt": prompt}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    print(f"{len(requests)} prompts in {path}")
+
+
+def imported(path, tokenizer, requests, args):
+    """Read another engine's answers; yields like `sample`, in the order of the requests."""
+    answers = {}
+    for number, row in enumerate(read_jsonl(path), 1):
+        key = row.get("custom_id", row.get("id"))
+        if key is None:
+            raise InputError(f"{path}:{number}: field 'custom_id' (or 'id') is missing")
+        mine = answers.setdefault(str(key), [])
+        try:
+            if isinstance(row.get("response"), dict):               # a line of a batch output file
+                for choice in row["response"]["body"]["choices"]:
+                    text = choice["message"]["content"] if "message" in choice else choice["text"]
+                    mine.append((text, choice.get("finish_reason") == "stop"))
+            else:
+                texts = row["responses"] if "responses" in row else [row["response"]]
+                mine += zip(texts, row.get("finished", [True] * len(texts)), strict=True)
+            if not all(isinstance(text, str) for text, _ in mine):
+                raise TypeError
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{path}:{number}: field 'response' holds no usable answer") from None
+    for i, r in enumerate(requests):
+        mine = answers.get(r.key, [])[:args.num_samples]
+        if len(mine) < args.num_samples:
+            raise InputError(f"{path}: {r.key}: {len(mine)} responses, --num-samples asks for {args.num_samples}")
+        counts = [len(tokenizer(text, add_special_tokens=False).input_ids) + done for text, done in mine]
+        yield i, [text for text, _ in mine], [bool(done) for _, done in mine], counts
+
+
+# ---------------------------------------------------------------- output
+
+def row_key(row, verify):
+    """The request that an output line belongs to."""
+    return f"{row['id']}\t{row['answer']}" if verify else str(row["id"])
+
+
+def open_output(args, requests):
+    """Returns {request key: its lines} of an earlier run; with --resume the file is cut to whole requests."""
+    out, settings = Path(args.out), Path(args.out + ".args.json")
+    keep = ("model", "data", "split", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens", "stop",
+            "seed", "verify", "import_responses")
+    flags = {name: getattr(args, name) for name in keep}
+    done = {}
+    if out.exists() and not args.force:
+        if not args.resume:
+            raise InputError(f"{out}: exists; --resume continues it, --force starts it again")
+        earlier = json.loads(settings.read_text()) if settings.exists() else flags
+        for name in keep:
+            if earlier.get(name) != flags[name]:
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{out}: was begun with {flag} {earlier.get(name)}, not {flags[name]}")
+        done = whole_requests(out, requests, args)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(settings, json.dumps(flags, indent=1) + "\n")
+    write_atomic(out, "".join(line for lines in done.values() for line in lines))
+    return done
+
+
+def whole_requests(out, requests, args):
+    """Lines of the complete requests in an interrupted file; a half-written last line is dropped."""
+    known, done = {r.key for r in requests}, {}
+    text = out.read_bytes()
+    text = text[:text.rfind(b"\n") + 1].decode()
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        try:
+            key = row_key(json.loads(line), args.verify)
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{out}:{number}: not a line of this run") from None
+        if key not in known:
+            raise InputError(f"{out}:{number}: field 'id' {key!r} is not in {args.data}")
+        done.setdefault(key, []).append(line)
+    lines = args.num_samples if args.verify else 1
+    return {key: mine for key, mine in done.items() if len(mine) == lines}
+
+
+def write_atomic(path, text):
+    """The file has the old text or the new one, also after a kill."""
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    fsync(temporary)
+    os.replace(temporary, path)
+
+
+def run(args, requests, results, done):
+    """Write each request's lines as it completes, then put the file in input order."""
+    start, made, right, judged = time.time(), 0, 0, 0
+    with open(args.out, "a", encoding="utf-8") as file, tqdm(total=len(requests), initial=len(done)) as bar:
+        for request, texts, finished, tokens in results:
+            rows = output_rows(request, texts, finished, tokens, args.verify)
+            done[request.key] = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            file.write("".join(done[request.key]))
+            file.flush()
+            os.fsync(file.fileno())
+            made += sum(tokens)
+            if request.gold is not None:
+                judged += len(texts)
+                right += sum(verifier.judge(text, request.gold) for text in texts)
+            shown = {"tokens/s": round(made / (time.time() - start))}
+            bar.set_postfix({**shown, **({"accuracy": f"{right / judged:.3f}"} if judged else {})})
+            bar.update()
+    write_atomic(args.out, "".join(line for r in requests for line in done[r.key]))
+
+
+def main():
+    args = parse_args()
+    requests = load_requests(args)
+    if args.export_prompts:
+        return export_prompts(args.export_prompts, load_tokenizer(args.model), requests, args)
+    if args.import_responses:
+        source = imported(args.import_responses, load_tokenizer(args.model), requests, args)
+        source = list(source)                           # all of the file is checked before anything is written
+        done = open_output(args, requests)
+        results = [(requests[i], *rest) for i, *rest in source if requests[i].key not in done]
+    else:
+        model, tokenizer = load(args.model, args.device, args.dtype)
+        done = open_output(args, requests)
+        todo = [r for r in requests if r.key not in done]
+        results = ((todo[i], *rest) for i, *rest in sample(model, tokenizer, todo, args))
+    run(args, requests, results, done)
+
+
+if __name__ == "__main__":
+    run_main(main)
