@@ -1,0 +1,185 @@
+"""The toy world: problems, teacher, tokenizer, corpus, and the shipped base."""
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import model
+import toy
+import verifier
+
+SAMPLE = ("Solve 7x+133=693\n\\boxed{82}\n\nWait, let me recheck my solution.\n\nCheck: 7*82=574. 574+133=707. "
+          "707 is not 693. Therefore, the answer is incorrect.\n\nLet me try again.\n\n\\boxed{80}")
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    if not model.has_checkpoint(toy.SHIPPED):
+        pytest.fail("toy_base/ is missing")
+    net = AutoModelForCausalLM.from_pretrained(toy.SHIPPED)
+    return net, AutoTokenizer.from_pretrained(toy.SHIPPED)
+
+
+def test_problems_are_right_levelled_and_disjoint():
+    train, test = toy.problems(500, 0, test=False), toy.problems(500, 0, test=True)
+    triples = []
+    for rows in (train, test):
+        assert [r["level"] for r in rows[:6]] == [1, 2, 3, 4, 5, 1]
+        assert len({r["id"] for r in rows}) == len({r["problem"] for r in rows}) == 500
+        assert {r["subject"] for r in rows} == set(toy.FAMILIES)
+        triples.append(set())
+        for r in rows:
+            a, b, c = toy.parse_problem(r["problem"])
+            assert a * int(r["answer"]) + b == c
+            assert verifier.judge(r["solution"], r["answer"])
+            triples[-1].add((a, b, c))
+    assert not triples[0] & triples[1]
+
+
+def test_train_and_test_never_meet_whatever_the_seed():
+    for seed in range(3):
+        assert all(not toy.is_test(a, (c - b) // a, b) for a, b, c in
+                   (toy.parse_problem(r["problem"]) for r in toy.problems(300, seed, test=False)))
+    assert toy.problems(50, 1, True) == toy.problems(50, 1, True) != toy.problems(50, 2, True)
+
+
+def test_a_level_that_runs_dry_is_an_error():
+    with pytest.raises(model.InputError, match="level 1"):
+        toy.problems(20_000, 0, test=True)
+
+
+@pytest.mark.parametrize("kind", toy.CHECKS)
+def test_the_teacher_is_never_wrong(kind):
+    rng = random.Random(0)
+    for level in toy.LEVELS:
+        for _ in range(50):
+            a, x, b = toy.draw(rng, level)
+            for answer in (x, toy.near_miss(rng, x)):
+                text = toy.CHECKS[kind](a, b, a * x + b, answer)
+                assert verifier.parse_verdict(text) == ("correct" if answer == x else "incorrect")
+
+
+def test_confirmative_checks_substitute_and_never_show_the_answer():
+    """707 is not 693 is all that a refuted 82 learns; 80 appears in no check of 82."""
+    text = toy.confirmative_check(7, 133, 693, 82)
+    assert text == "Check: 7*82=574. 574+133=707. 707 is not 693. Therefore, the answer is incorrect."
+    assert "80" in toy.problem_solving_check(7, 133, 693, 82)
+
+
+def test_near_misses_are_wrong_and_positive():
+    rng = random.Random(0)
+    for x in (2, 9, 10, 99, 100, 499):
+        assert all(m > 0 and m != x for m in (toy.near_miss(rng, x) for _ in range(300)))
+
+
+def test_tokenizer_round_trip(tmp_path):
+    """Saved beside a Llama config, AutoTokenizer gives the same ids and the same text."""
+    made = toy.build_tokenizer()
+    model.save(toy.build_model(made), made, tmp_path / "base")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "base")
+    for text in (SAMPLE, toy.corpus_sample(3), "any (printable) ASCII: ~ `x^2`", " leading and double  spaces "):
+        ids = made(text, add_special_tokens=False).input_ids
+        assert loaded(text, add_special_tokens=False).input_ids == ids
+        assert loaded.decode(ids) == made.decode(ids) == text
+    tokens = loaded.convert_ids_to_tokens(loaded(SAMPLE, add_special_tokens=False).input_ids)
+    assert tokens[:7] == ["Solve ", "7", "x", "+", "1", "3", "3"]
+    assert {"Wait, let me recheck my solution.", "Let me try again.", "\\boxed{", "\n\n"} <= set(tokens)
+
+
+def test_prompt_and_stop(shipped):
+    net, tokenizer = shipped
+    ids = model.prompt_ids(tokenizer, "Solve 7x+133=693")
+    assert tokenizer.decode(ids) == "<|problem|>Solve 7x+133=693\n"
+    assert model.stop_ids(net, tokenizer)[0] == tokenizer.convert_tokens_to_ids(toy.END)
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_graded_work_never_repeats_and_stops_when_right():
+    rng = random.Random(3)
+    for _ in range(300):
+        prompt, rest = toy.graded_document(rng)
+        a, b, c = toy.parse_problem(prompt.removeprefix(toy.GRADED))
+        answers = [verifier.extract_boxed(p) for p in rest.split("\n\n") if "boxed" in p]
+        assert len(set(answers)) == len(answers) <= 6
+        assert all(a * int(s) + b != c for s in answers[:-1])
+
+
+def test_packing_learns_only_what_follows_the_prompt():
+    tokenizer = toy.build_tokenizer()
+    ids, learn = toy.pack(random.Random(0), tokenizer, *toy.SHORT)
+    assert ids.shape == learn.shape == (32, 64)
+    text = tokenizer.decode(ids[0][learn[0]])
+    assert "Solve" not in text and text.count(toy.END) == (ids[0] == tokenizer.eos_token_id).sum()
+    assert not learn[ids == tokenizer.pad_token_id].any()
+
+
+def test_shipped_base_is_what_this_code_makes(shipped):
+    """Config, vocabulary and corpus sample; a change of the world must come with a new base."""
+    net, tokenizer = shipped
+    made = toy.build_tokenizer()
+    assert tokenizer.get_vocab() == made.get_vocab() and tokenizer.chat_template == made.chat_template
+    fresh = toy.build_model(made)
+    assert {k: v.shape for k, v in net.state_dict().items()} == {k: v.shape for k, v in fresh.state_dict().items()}
+    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "rope_parameters", "tie_word_embeddings"):
+        assert getattr(net.config, key) == getattr(fresh.config, key)
+    assert (toy.SHIPPED / "corpus_sample.txt").read_text() == toy.corpus_sample()
+    assert net.num_parameters() <= 1_000_000
+    assert (toy.SHIPPED / "model.safetensors").stat().st_size <= 4_000_000
+
+
+def test_shipped_base_checks_well_and_solves_worse_as_levels_rise(shipped):
+    """The measured shape of the world: checks exact six attempts deep, solving falls from level to level."""
+    report = toy.probe(*shipped, n=100)
+    assert min(report["check1"], report["check3"], report["check6"]) >= 0.95
+    assert report["solve1"] >= 0.9 and report["solve5"] <= 0.35
+    assert report["solve1"] > report["solve3"] > report["solve5"]
+
+
+def test_shipped_base_does_not_check_unasked(shipped):
+    net, tokenizer = shipped
+    ids = torch.tensor([model.prompt_ids(tokenizer, "Solve 3x+4=25")])
+    out = net.generate(ids, max_new_tokens=30, do_sample=False)[0, ids.shape[1]:]
+    assert tokenizer.decode(out) == "\\boxed{7}<|end|>"
+
+
+def test_write_world_and_teacher(tmp_path, repo):
+    run = lambda *argv: subprocess.run([sys.executable, str(repo / "toy.py"), *map(str, argv)],
+                                       capture_output=True, text=True, cwd=tmp_path)
+    done = run("--out", "w", "--train-problems", 20, "--test-problems", 10, "--seed", 3)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "w/train.jsonl").read_text().splitlines()]
+    assert len(rows) == 20 and len((tmp_path / "w/test.jsonl").read_text().splitlines()) == 10
+    assert model.has_checkpoint(tmp_path / "w/base")
+    samples = [dict(rows[0], responses=[rows[0]["solution"], "\\boxed{1}", "\\boxed{1}", "\\boxed{x}", "none"])]
+    toy.write_jsonl(tmp_path / "s.jsonl", samples)
+    assert run("--verify", "s.jsonl", "--out", "v.jsonl").returncode == 0
+    checks = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()]
+    assert {c["answer"] for c in checks} == {rows[0]["answer"], "1"}
+    for c in checks:
+        right = c["answer"] == rows[0]["answer"]
+        assert verifier.parse_verdict(c["verification"]) == ("correct" if right else "incorrect")
+
+
+@pytest.mark.parametrize("content, word", [
+    ('{"problem": "What is 2+2?", "responses": ["4"]}\n', "not a problem of the toy world"),
+    ('{"problem": "Solve 3x+4=25"}\n', "responses"),
+    ("{\n", "not JSON"),
+])
+def test_bad_samples_are_one_line(tmp_path, repo, content, word):
+    (tmp_path / "bad.jsonl").write_text(content)
+    done = subprocess.run([sys.executable, str(repo / "toy.py"), "--verify", "bad.jsonl", "--out", "v.jsonl"],
+                          capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert word in done.stderr and not (tmp_path / "v.jsonl").exists()
+
+
+def test_training_runs_and_lowers_the_loss(tmp_path, repo):
+    done = subprocess.run([sys.executable, str(repo / "toy.py"), "--train", "--out", "b", "--tokens", "130000",
+                           "--probe-every", "15"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (tmp_path / "b/training.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"] < 3.5
