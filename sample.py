@@ -2,31 +2,29 @@
 
     python sample.py --model runs/toy/base --data runs/toy/test.jsonl --out runs/x.jsonl --max-new-tokens 200
     python sample.py --model Qwen/Qwen2.5-Math-1.5B --data HuggingFaceH4/MATH-500 --split test --out runs/x.jsonl
-    python sample.py ... --num-samples 5 --temperature 0.7              # stage 0 of the paper: five solutions each
+    python sample.py ... --num-samples 5 --temperature 0.7                 # stage 0: five solutions a problem
     python sample.py ... --data runs/x.jsonl --verify --out runs/v.jsonl   # checks of the answers in a samples file
 
 Reads   problems (model.read_problems), or with --verify a samples file.
 Writes  samples: the problem's fields + responses [str], finished [bool], tokens [int] (stop token included);
         with --verify: id, problem, answer (the one that was checked), verification, kind.
-        A line is on the disk as soon as its problem is complete; at the end the lines are put in input order.
-        FILE.args.json keeps the flags, and --resume refuses others.
+        A problem's line is on the disk as soon as it is complete; the end puts the lines in input order.
+        FILE.args.json keeps the flags; --resume refuses others.
+Another engine can do the work: --export-prompts FILE writes a request a line in the batch format that
+`vllm run-batch` and the OpenAI-like teachers take, plus the rendered `prompt`; --import-responses FILE reads that
+format's answers, or {"id": ..., "responses": [...]}.
 
-Another engine can do the work: --export-prompts FILE writes one request a line in the batch format of vLLM
-(`vllm run-batch`) and of the OpenAI-like teachers, plus the rendered `prompt`; --import-responses FILE reads the
-answers back, in that format or as {"id": ..., "responses": [...]}.
+How it is fast. The rows of a batch sit in the slots of one preallocated KV cache, each from position 0 on, with a
+length of its own. A finished row leaves at once: the last row moves into its slot, so the live rows are always
+0..n-1. Waiting prompts enter when an eighth of the slots is free. A prompt is prefilled once, and its keys and
+values go to all of its K slots. Prefill stops one token short, so every token, also the first, is sampled in the
+same place: decode -> next_token_probs -> draw. On CUDA this step is captured as a CUDA graph, one per (rows,
+length) bucket. The tests run the same step on the CPU without capture; the captured one is unmeasured here.
 
-How it is fast. The rows of a batch sit in numbered slots of one preallocated KV cache, each row from position 0 on
-with a length of its own. A finished row leaves at once: the last row moves into its slot, so rows 0..n-1 are
-always the live ones. Waiting prompts enter when an eighth of the slots is free. A prompt with K samples is
-prefilled once and its keys and values copied to K slots. Prefill stops one token short, so that every
-token, also the first, is sampled in the same place: `decode` -> `next_token_probs` -> `draw`.
-On CUDA the decode step is captured as a CUDA graph, one per (rows, length) bucket. That path has not been
-timed or run on a GPU by the tests: they run the same step function on the CPU without capture.
+A sample depends on (seed, problem, sample index), not on its batch: its random numbers are a hash of these and of
+the position. Only float noise in the logits can differ between batches.
 
-A sample depends on (seed, problem, sample index) and not on the batch it ran in: its random numbers are a hash of
-these and of the position. Only float noise in the logits can differ between batches.
-
-Map: flags - requests - random numbers and sampling - cache, prefill, decode - the queue - output - main.
+Map: flags - requests - random numbers, sampling - cache, prefill, decode - the queue - other engines - output - main.
 """
 import argparse
 import hashlib
@@ -46,16 +44,15 @@ from model import (SYSTEM_PROMPT, InputError, fsync, load, load_tokenizer, read_
                    render_text, run_main, stop_ids)
 
 VERIFY_SYSTEM = (
-    "You check your own answer to a maths problem. Do not solve the problem again step by step. Test the answer "
-    "by other means: put it back into the conditions, reason backwards from it, check bounds, units, parity or "
-    "special cases. Write it as a short check of your own earlier work. End with exactly one of these sentences: "
-    "Therefore, the answer is correct. / Therefore, the answer is incorrect. / "
-    "Therefore, the answer cannot be verified.")
+    "You check your own answer to a maths problem. Do not solve the problem again step by step. Test the answer by "
+    "other means: put it back into the conditions, reason backwards from it, check bounds, units, parity or special "
+    "cases. Write it as a short check of your own earlier work. End with exactly one of these sentences: Therefore, "
+    "the answer is correct. / Therefore, the answer is incorrect. / Therefore, the answer cannot be verified.")
 PREFILL_TOKENS = 16384      # padded prompt tokens in one prefill forward
 VIEW_STEP = 256             # CUDA graphs are captured for lengths in steps of this
 
 
-def parse_args(argv=None):
+def parse_args():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--model", required=True, help="folder or hub name")
     p.add_argument("--data", required=True, help="JSONL/JSON file, folder, or `datasets` NAME[:CONFIG]")
@@ -77,37 +74,36 @@ def parse_args(argv=None):
     # machine
     p.add_argument("--batch-size", type=positive, default=256, help="most rows at a time")
     p.add_argument("--batch-tokens", type=positive, help="KV cache budget in tokens, rows x longest row "
-                   "(default: 70%% of free memory on CUDA, else 262144)")
+                   "(default: 70%% of the free memory on CUDA, else 262144)")
     p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     p.add_argument("--dtype", default="auto", help="auto, bf16 or fp32")
     p.add_argument("--resume", action="store_true", help="continue an interrupted run")
     p.add_argument("--force", action="store_true", help="overwrite --out")
-    args = p.parse_args(argv)
+    args = p.parse_args()
     if args.temperature is None:
         args.temperature = 0.0 if args.num_samples == 1 else 0.7
     if not args.out and not args.export_prompts:
-        raise InputError("--out is needed")
+        p.error("--out is needed")
     if args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0:
-        raise InputError("--temperature and --top-k cannot be negative; --top-p lies in (0, 1]")
+        p.error("--temperature and --top-k cannot be negative; --top-p lies in (0, 1]")
     if args.num_samples > 1 and args.temperature == 0:
-        raise InputError("--num-samples above 1 with --temperature 0 gives the same response every time")
+        p.error("--num-samples above 1 with --temperature 0 gives the same response every time")
     return args
 
 
 def positive(text):
-    number = int(text)
-    if number < 1:
+    if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
+    return int(text)
 
 
 # ---------------------------------------------------------------- requests
 
 @dataclass
 class Request:
-    """One prompt that wants K responses; `row` is what its output line starts from."""
-    key: str                    # unique in the run, the same in every run: the problem's id, or id + answer
-    row: dict
+    """One prompt that wants K responses."""
+    key: str                    # unique, the same in every run: the problem's id, with --verify id and answer
+    row: dict                   # what its output lines start from
     system: str
     user: str
     gold: str | None
@@ -122,29 +118,35 @@ def load_requests(args):
     for r in rows:
         if not isinstance(r.get("responses"), list):
             raise InputError(f"{args.data}: id {r['id']}: field 'responses' is missing (--verify reads samples)")
-        for answer in dict.fromkeys(map(verifier.extract_boxed, r["responses"])):
-            if answer:
-                user = f"Problem:\n{r['problem']}\n\nYour earlier answer: {answer}\n\nCheck this answer."
-                row = {"id": r["id"], "problem": r["problem"], "answer": answer}
-                requests.append(Request(f"{r['id']}\t{answer}", row, VERIFY_SYSTEM, user, None))
+        for answer in filter(None, dict.fromkeys(map(verifier.extract_boxed, r["responses"]))):
+            user = f"Problem:\n{r['problem']}\n\nYour earlier answer: {answer}\n\nCheck this answer."
+            row = {"id": r["id"], "problem": r["problem"], "answer": answer}
+            requests.append(Request(row_key(row, args), row, VERIFY_SYSTEM, user, None))
     if not requests:
         raise InputError(f"{args.data}: no response has a boxed answer to check")
     return requests
 
 
-def output_rows(request, responses, finished, tokens, verify):
-    """The JSON objects of one complete request."""
-    if not verify:
-        return [{**request.row, "responses": responses, "finished": finished, "tokens": tokens}]
-    return [{**request.row, "verification": text, "kind": "confirmative", "finished": done, "tokens": count}
-            for text, done, count in zip(responses, finished, tokens)]
+def row_key(row, args):
+    """The request that an output line belongs to."""
+    return f"{row['id']}\t{row['answer']}" if args.verify else str(row["id"])
+
+
+def output_lines(request, responses, finished, tokens, args):
+    """The JSON lines of one complete request: one, or with --verify K."""
+    if args.verify:
+        rows = [{**request.row, "verification": text, "kind": "confirmative", "finished": done, "tokens": count}
+                for text, done, count in zip(responses, finished, tokens)]
+    else:
+        rows = [{**request.row, "responses": responses, "finished": finished, "tokens": tokens}]
+    return [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
 
 
 # ---------------------------------------------------------------- random numbers and sampling
 
-def stream_key(seed, name, sample):
-    """(seed, request, sample index) -> 63-bit integer that names this sample's own stream of random numbers."""
-    digest = hashlib.blake2b(json.dumps([seed, name, sample]).encode(), digest_size=8).digest()
+def stream_key(seed, *name):
+    """Seed, problem, sample index -> 63-bit integer that names this sample's own stream of random numbers."""
+    digest = hashlib.blake2b(json.dumps([seed, *name]).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
@@ -245,7 +247,7 @@ TOKEN, LENGTH, KEY, DRAWN = range(4)
 
 
 def make_step(model, cache, state, temperature, top_k, top_p):
-    """step(n, view): one token for rows 0..n-1, left in state[:n, TOKEN]. On CUDA it replays captured graphs."""
+    """-> step(n, view): one token for rows 0..n-1, left in state[:n, TOKEN]. On CUDA it replays captured graphs."""
     def step(n, view):
         live = state[:n]
         logits = decode(model, cache, live[:, TOKEN], live[:, LENGTH], view)
@@ -258,7 +260,9 @@ def make_step(model, cache, state, temperature, top_k, top_p):
         live[:, LENGTH] += 1
         live[:, DRAWN] += 1
 
-    graphs, (slots, capacity) = {}, cache.store.shape[2:5:2]
+    if model.device.type != "cuda":
+        return step
+    graphs, pool, slots, capacity = {}, torch.cuda.graph_pool_handle(), len(state), cache.store.shape[4]
 
     def replay(n, view):
         unit = max(1, slots // 8)
@@ -266,25 +270,22 @@ def make_step(model, cache, state, temperature, top_k, top_p):
         view = min(capacity, -(-view // VIEW_STEP) * VIEW_STEP)
         state[n:rows, LENGTH] = 0                           # idle rows write to the start of their own slot
         if (rows, view) not in graphs:
-            graphs[rows, view] = capture(lambda: step(rows, view), state)
+            graphs[rows, view] = capture(lambda: step(rows, view), state, pool)
         graphs[rows, view].replay()
 
-    return replay if model.device.type == "cuda" else step
+    return replay
 
 
-def capture(run, state):
-    """Record run() as a CUDA graph. The rehearsal that CUDA asks for must leave no trace in the state."""
-    before = state.clone()
-    side = torch.cuda.Stream()
+def capture(run, state, pool):
+    """Record run() as a CUDA graph; the rehearsal that CUDA asks for leaves no trace in the state."""
+    before, side, graph = state.clone(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         run()
     torch.cuda.current_stream().wait_stream(side)
     state.copy_(before)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool):                # records without running
         run()
-    state.copy_(before)
     return graph
 
 
@@ -293,7 +294,7 @@ def capture(run, state):
 @dataclass
 class Row:
     """One response in the making."""
-    request: int
+    prompt: int                 # index
     sample: int
     limit: int                  # most new tokens
     tokens: list[int]
@@ -312,23 +313,26 @@ def plan(lengths, max_new_tokens, batch_size, batch_tokens, max_positions):
 
 
 @torch.inference_mode()
-def generate(model, prompts, keys, limits, slots, capacity, stop, temperature=0.0, top_k=0, top_p=1.0, stop_at=None):
+def generate(model, prompts, keys, stop, max_new_tokens, batch_size=256, batch_tokens=262144,
+             temperature=0.0, top_k=0, top_p=1.0, stop_at=None):
     """Continuous batching. Yields (prompt index, sample index, token ids, finished) as each response ends.
 
-    prompts: token ids; keys: per prompt the stream keys of its K samples; limits: most new tokens per prompt;
-    stop: ids that end a response (kept as its last token); stop_at(ids) -> True ends one at a text.
+    prompts: token ids; keys: per prompt the stream keys of its K samples; stop: ids that end a response (kept as
+    its last token); stop_at(ids) -> True ends one at a text. A prompt that does not fit gives ([], False).
     """
+    limits, slots, capacity = plan(list(map(len, prompts)), max_new_tokens, batch_size, batch_tokens,
+                                   getattr(model.config, "max_position_embeddings", batch_tokens))
+    yield from ((i, k, [], False) for i, limit in enumerate(limits) if limit == 0 for k in range(len(keys[i])))
     cache = SlotCache(model, slots, capacity)
     state = torch.zeros(slots, 4, dtype=torch.long, device=model.device)
     step = make_step(model, cache, state, temperature, top_k, top_p)
     stop, rows = set(stop), []
-    waiting = deque((i, range(first, min(first + slots, len(keys[i]))))         # samples that are prefilled together
-                    for i in range(len(prompts)) for first in range(0, len(keys[i]), slots))
+    waiting = deque([Row(i, k, limits[i], []) for k in range(first, min(first + slots, len(keys[i])))]
+                    for i in range(len(prompts)) if limits[i] for first in range(0, len(keys[i]), slots))
     while waiting or rows:
-        free = slots - len(rows)
-        if waiting and (not rows or free >= max(len(waiting[0][1]), slots // 8)):
-            admit(model, cache, state, prompts, keys, limits, waiting, rows)
-        view = max(len(prompts[row.request]) + len(row.tokens) for row in rows)
+        if waiting and (not rows or slots - len(rows) >= max(len(waiting[0]), slots // 8)):
+            admit(model, cache, state, prompts, keys, waiting, rows)
+        view = max(len(prompts[row.prompt]) + len(row.tokens) for row in rows)
         step(len(rows), view)
         ended = []
         for slot, (row, token) in enumerate(zip(rows, state[:len(rows), TOKEN].tolist())):
@@ -336,64 +340,54 @@ def generate(model, prompts, keys, limits, slots, capacity, stop, temperature=0.
             finished = token in stop or bool(stop_at and stop_at(row.tokens))
             if finished or len(row.tokens) == row.limit:
                 ended.append(slot)
-                yield row.request, row.sample, row.tokens, finished
-        if ended:
-            close_gaps(cache, state, rows, ended, view)
+                yield row.prompt, row.sample, row.tokens, finished
+        close_gaps(cache, state, rows, ended, view)
 
 
-def admit(model, cache, state, prompts, keys, limits, waiting, rows):
-    """Move waiting prompts into free slots: one prefill for all of them, K rows for each."""
-    chosen, fresh = [], []
-    longest = 0
-    while waiting and len(rows) + len(waiting[0][1]) <= len(state):
-        longest = max(longest, len(prompts[waiting[0][0]]))
+def admit(model, cache, state, prompts, keys, waiting, rows):
+    """Move waiting groups (the K rows of a prompt) into free slots, with one prefill for all of them."""
+    chosen, places, start, longest = [], [], len(rows), 0
+    while waiting and len(rows) + len(waiting[0]) <= len(state):
+        ids = prompts[waiting[0][0].prompt]
+        longest = max(longest, len(ids))
         if chosen and longest * (len(chosen) + 1) > PREFILL_TOKENS:
             break
-        i, samples = waiting.popleft()
-        chosen.append((prompts[i], (len(rows), len(rows) + len(samples))))
-        for k in samples:
-            rows.append(Row(i, k, limits[i], []))
-            fresh.append([prompts[i][-1], len(prompts[i]) - 1, keys[i][k], 0])
-    prefill(model, cache, *zip(*chosen))
-    state[len(rows) - len(fresh):len(rows)] = torch.tensor(fresh, device=state.device)
+        chosen.append(ids)
+        places.append((len(rows), len(rows) + len(waiting[0])))
+        rows += waiting.popleft()
+    prefill(model, cache, chosen, places)
+    fresh = [[prompts[r.prompt][-1], len(prompts[r.prompt]) - 1, keys[r.prompt][r.sample], 0] for r in rows[start:]]
+    state[start:len(rows)] = torch.tensor(fresh, device=state.device)
 
 
 def close_gaps(cache, state, rows, ended, view):
     """Move the last rows into the slots of the ended ones, so that the live rows are 0..n-1 again."""
     n = len(rows) - len(ended)
-    gone = set(ended)
     targets = [slot for slot in ended if slot < n]
-    sources = [slot for slot in range(n, len(rows)) if slot not in gone]
+    sources = sorted(set(range(n, len(rows))) - set(ended))
     for source, target in zip(sources, targets):
         rows[target] = rows[source]
         cache.store[:, :, target, :, :view] = cache.store[:, :, source, :, :view]
-    del rows[n:]
     if targets:
         state[targets] = state[sources]
+    del rows[n:]
 
 
 def sample(model, tokenizer, requests, args):
-    """Yield (request index, K texts, K finished, K token counts) as each request is complete."""
+    """Yield (request, K texts, K finished, K token counts) as each request is complete."""
     prompts = [render_ids(tokenizer, r.system, r.user) for r in requests]
-    budget = args.batch_tokens or default_budget(model)
-    limits, slots, capacity = plan(list(map(len, prompts)), args.max_new_tokens, args.batch_size, budget,
-                                   getattr(model.config, "max_position_embeddings", budget))
-    k = args.num_samples
-    for i in (i for i, limit in enumerate(limits) if limit == 0):
-        tqdm.write(f"{requests[i].key}: prompt of {len(prompts[i])} tokens does not fit; written as unfinished")
-        yield i, [""] * k, [False] * k, [0] * k
-    fits = [i for i, limit in enumerate(limits) if limit]
-    keys = [[stream_key(args.seed, [requests[i].key, requests[i].user], s) for s in range(k)] for i in fits]
-    done = {}
-    found = generate(model, [prompts[i] for i in fits], keys, [limits[i] for i in fits], slots, capacity,
-                     stop_ids(model, tokenizer), args.temperature, args.top_k, args.top_p,
+    keys = [[stream_key(args.seed, r.key, r.user, k) for k in range(args.num_samples)] for r in requests]
+    found = generate(model, prompts, keys, stop_ids(model, tokenizer), args.max_new_tokens, args.batch_size,
+                     args.batch_tokens or default_budget(model), args.temperature, args.top_k, args.top_p,
                      stop_at_text(tokenizer, args.stop))
-    for j, s, ids, finished in found:
-        mine = done.setdefault(fits[j], [None] * k)
-        mine[s] = (response_text(tokenizer, ids, args.stop), finished, len(ids))
+    done = {}
+    for i, k, ids, finished in found:
+        if not ids and k == 0:
+            tqdm.write(f"{requests[i].key}: prompt of {len(prompts[i])} tokens does not fit; written as unfinished")
+        mine = done.setdefault(i, [None] * args.num_samples)
+        mine[k] = (response_text(tokenizer, ids, args.stop), finished, len(ids))
         if None not in mine:
-            del done[fits[j]]
-            yield fits[j], *map(list, zip(*mine))
+            yield requests[i], *map(list, zip(*done.pop(i)))
 
 
 def default_budget(model):
@@ -406,10 +400,8 @@ def default_budget(model):
 
 def stop_at_text(tokenizer, stops):
     """ids -> True once the end of the text holds a stop text. Only the tail is decoded: a token has >= 1 byte."""
-    if not stops:
-        return None
-    tail = max(len(text.encode()) for text in stops) + 8
-    return lambda ids: any(text in tokenizer.decode(ids[-tail:]) for text in stops)
+    tail = max((len(text.encode()) for text in stops), default=0) + 8
+    return stops and (lambda ids: any(text in tokenizer.decode(ids[-tail:]) for text in stops))
 
 
 def response_text(tokenizer, ids, stops=()):
@@ -420,94 +412,74 @@ def response_text(tokenizer, ids, stops=()):
 
 # ---------------------------------------------------------------- other engines
 
-def export_prompts(path, tokenizer, requests, args):
-    """One request a line: the batch format (custom_id, method, url, body) and the rendered prompt."""
-    with open(path, "w", encoding="utf-8") as file:
-        for r in requests:
-            prompt = render_text(tokenizer, r.system, r.user)
-            turns = [{"role": "system", "content": r.system}, {"role": "user", "content": r.user}]
-            chat = bool(tokenizer.chat_template)
-            body = {"model": args.model, **({"messages": turns} if chat else {"prompt": prompt}),
-                    "n": args.num_samples, "temperature": args.temperature, "top_p": args.top_p,
-                    "max_tokens": args.max_new_tokens, "seed": args.seed, **({"stop": args.stop} if args.stop else {})}
-            line = {"custom_id": r.key, "method": "POST",
-                    "url": "/v1/chat/completions" if chat else "/v1/completions", "body": body, "prompt": prompt}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    print(f"{len(requests)} prompts in {path}")
+def export_prompts(tokenizer, requests, args):
+    """One request a line: custom_id, method, url, body of the batch format, and the rendered prompt."""
+    chat, lines = bool(tokenizer.chat_template), []
+    for r in requests:
+        prompt = render_text(tokenizer, r.system, r.user)
+        turns = [{"role": "system", "content": r.system}, {"role": "user", "content": r.user}]
+        body = {"model": args.model, **({"messages": turns} if chat else {"prompt": prompt}),
+                "n": args.num_samples, "temperature": args.temperature, "top_p": args.top_p,
+                "max_tokens": args.max_new_tokens, "seed": args.seed, **({"stop": args.stop} if args.stop else {})}
+        lines.append({"custom_id": r.key, "method": "POST", "body": body, "prompt": prompt,
+                      "url": "/v1/chat/completions" if chat else "/v1/completions"})
+    write_atomic(args.export_prompts, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    print(f"{len(lines)} prompts in {args.export_prompts}")
 
 
-def imported(path, tokenizer, requests, args):
-    """Read another engine's answers; yields like `sample`, in the order of the requests."""
-    answers = {}
+def imported(tokenizer, requests, args):
+    """Read another engine's answers -> list of what `sample` yields, in the order of the requests."""
+    path, answers, results = args.import_responses, {}, []
     for number, row in enumerate(read_jsonl(path), 1):
-        key = row.get("custom_id", row.get("id"))
-        if key is None:
-            raise InputError(f"{path}:{number}: field 'custom_id' (or 'id') is missing")
-        mine = answers.setdefault(str(key), [])
         try:
             if isinstance(row.get("response"), dict):               # a line of a batch output file
-                for choice in row["response"]["body"]["choices"]:
-                    text = choice["message"]["content"] if "message" in choice else choice["text"]
-                    mine.append((text, choice.get("finish_reason") == "stop"))
+                pairs = [(c["message"]["content"] if "message" in c else c["text"], c.get("finish_reason") == "stop")
+                         for c in row["response"]["body"]["choices"]]
             else:
                 texts = row["responses"] if "responses" in row else [row["response"]]
-                mine += zip(texts, row.get("finished", [True] * len(texts)), strict=True)
-            if not all(isinstance(text, str) for text, _ in mine):
-                raise TypeError
+                pairs = list(zip(texts, row.get("finished") or [True] * len(texts), strict=True))
+            key = str(row["custom_id"] if "custom_id" in row else row["id"])
+            answers.setdefault(key, []).extend((text, bool(done), len(tokenizer(text).input_ids))
+                                               for text, done in pairs)
         except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}:{number}: field 'response' holds no usable answer") from None
-    for i, r in enumerate(requests):
+            raise InputError(f"{path}:{number}: field 'response' or 'custom_id' is missing or malformed") from None
+    for r in requests:
         mine = answers.get(r.key, [])[:args.num_samples]
         if len(mine) < args.num_samples:
             raise InputError(f"{path}: {r.key}: {len(mine)} responses, --num-samples asks for {args.num_samples}")
-        counts = [len(tokenizer(text, add_special_tokens=False).input_ids) + done for text, done in mine]
-        yield i, [text for text, _ in mine], [bool(done) for _, done in mine], counts
+        results.append((r, *map(list, zip(*mine))))
+    return results
 
 
 # ---------------------------------------------------------------- output
 
-def row_key(row, verify):
-    """The request that an output line belongs to."""
-    return f"{row['id']}\t{row['answer']}" if verify else str(row["id"])
-
-
 def open_output(args, requests):
-    """Returns {request key: its lines} of an earlier run; with --resume the file is cut to whole requests."""
+    """-> {request key: its lines} that an interrupted run left; half-written requests are cut off the file."""
     out, settings = Path(args.out), Path(args.out + ".args.json")
-    keep = ("model", "data", "split", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens", "stop",
-            "seed", "verify", "import_responses")
-    flags = {name: getattr(args, name) for name in keep}
-    done = {}
+    names = ("model", "data", "split", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens", "stop",
+             "seed", "verify", "import_responses")
+    flags, known, done = {name: getattr(args, name) for name in names}, {r.key for r in requests}, {}
     if out.exists() and not args.force:
         if not args.resume:
             raise InputError(f"{out}: exists; --resume continues it, --force starts it again")
         earlier = json.loads(settings.read_text()) if settings.exists() else flags
-        for name in keep:
+        for name in names:
             if earlier.get(name) != flags[name]:
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"{out}: was begun with {flag} {earlier.get(name)}, not {flags[name]}")
-        done = whole_requests(out, requests, args)
+                raise InputError(f"{out}: was begun with {name} {earlier.get(name)!r}, not {flags[name]!r}")
+        whole, _, _ = out.read_bytes().rpartition(b"\n")             # what follows the last newline is half a line
+        for number, line in enumerate(whole.decode().split("\n") if whole else [], 1):
+            try:
+                key = row_key(json.loads(line), args)
+            except (ValueError, KeyError, TypeError):
+                key = None
+            if key not in known:
+                raise InputError(f"{out}:{number}: field 'id' is not one of {args.data}")
+            done.setdefault(key, []).append(line + "\n")
+        done = {key: lines for key, lines in done.items() if len(lines) == (args.num_samples if args.verify else 1)}
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(settings, json.dumps(flags, indent=1) + "\n")
     write_atomic(out, "".join(line for lines in done.values() for line in lines))
     return done
-
-
-def whole_requests(out, requests, args):
-    """Lines of the complete requests in an interrupted file; a half-written last line is dropped."""
-    known, done = {r.key for r in requests}, {}
-    text = out.read_bytes()
-    text = text[:text.rfind(b"\n") + 1].decode()
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        try:
-            key = row_key(json.loads(line), args.verify)
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{out}:{number}: not a line of this run") from None
-        if key not in known:
-            raise InputError(f"{out}:{number}: field 'id' {key!r} is not in {args.data}")
-        done.setdefault(key, []).append(line)
-    lines = args.num_samples if args.verify else 1
-    return {key: mine for key, mine in done.items() if len(mine) == lines}
 
 
 def write_atomic(path, text):
@@ -518,22 +490,22 @@ def write_atomic(path, text):
     os.replace(temporary, path)
 
 
-def run(args, requests, results, done):
-    """Write each request's lines as it completes, then put the file in input order."""
+def write_results(args, requests, results, done):
+    """Append each request's lines as it completes, then put the file in input order."""
     start, made, right, judged = time.time(), 0, 0, 0
     with open(args.out, "a", encoding="utf-8") as file, tqdm(total=len(requests), initial=len(done)) as bar:
         for request, texts, finished, tokens in results:
-            rows = output_rows(request, texts, finished, tokens, args.verify)
-            done[request.key] = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            file.write("".join(done[request.key]))
+            done[request.key] = output_lines(request, texts, finished, tokens, args)
+            file.writelines(done[request.key])
             file.flush()
             os.fsync(file.fileno())
             made += sum(tokens)
+            shown = {"tokens/s": round(made / (time.time() - start))}
             if request.gold is not None:
                 judged += len(texts)
                 right += sum(verifier.judge(text, request.gold) for text in texts)
-            shown = {"tokens/s": round(made / (time.time() - start))}
-            bar.set_postfix({**shown, **({"accuracy": f"{right / judged:.3f}"} if judged else {})})
+                shown["accuracy"] = f"{right / judged:.3f}"
+            bar.set_postfix(shown)
             bar.update()
     write_atomic(args.out, "".join(line for r in requests for line in done[r.key]))
 
@@ -542,18 +514,16 @@ def main():
     args = parse_args()
     requests = load_requests(args)
     if args.export_prompts:
-        return export_prompts(args.export_prompts, load_tokenizer(args.model), requests, args)
-    if args.import_responses:
-        source = imported(args.import_responses, load_tokenizer(args.model), requests, args)
-        source = list(source)                           # all of the file is checked before anything is written
+        export_prompts(load_tokenizer(args.model), requests, args)
+    elif args.import_responses:
+        results = imported(load_tokenizer(args.model), requests, args)
         done = open_output(args, requests)
-        results = [(requests[i], *rest) for i, *rest in source if requests[i].key not in done]
+        write_results(args, requests, [r for r in results if r[0].key not in done], done)
     else:
         model, tokenizer = load(args.model, args.device, args.dtype)
         done = open_output(args, requests)
         todo = [r for r in requests if r.key not in done]
-        results = ((todo[i], *rest) for i, *rest in sample(model, tokenizer, todo, args))
-    run(args, requests, results, done)
+        write_results(args, requests, sample(model, tokenizer, todo, args), done)
 
 
 if __name__ == "__main__":
