@@ -204,6 +204,18 @@ def _rows(path):
                 raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'nested too deep')})") from None
 
 
+def write_jsonl(path, rows, append=False):
+    """Write JSON lines and force them to the disk; as a whole file, a kill leaves the old one or the new one."""
+    path = Path(path)
+    target = path if append else path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(target, "a" if append else "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    fsync(target)
+    if not append:
+        os.rename(target, path)
+
+
 def read_problems(source, split=None, limit=None, gold=True, check=None):
     """Problems from a JSONL/JSON file, a folder, or a `datasets` name (NAME or NAME:CONFIG).
 

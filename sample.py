@@ -1,35 +1,33 @@
-"""Sampling: K responses per problem, written as one JSON line per problem (S2R section 2.2 and appendix E).
+"""Sampling: K responses per problem, one JSON line per problem (S2R section 2.2 and appendix E).
 
-    python sample.py --model runs/toy/base --data runs/toy/test.jsonl --out runs/x.jsonl --max-new-tokens 200
-    python sample.py --model Qwen/Qwen2.5-Math-1.5B --data HuggingFaceH4/MATH-500 --split test --out runs/x.jsonl
-    python sample.py ... --num-samples 5 --temperature 0.7                 # stage 0: five solutions a problem
-    python sample.py ... --data runs/x.jsonl --verify --out runs/v.jsonl   # checks of the answers in a samples file
+    python sample.py --model runs/toy/base --data runs/toy/test.jsonl --out runs/x.jsonl
+    python sample.py --model Qwen/Qwen2.5-Math-1.5B --data HuggingFaceH4/MATH-500 --split test --out x.jsonl
+    ... --num-samples 5 --temperature 0.7        stage 0 of the paper: five solutions a problem
+    ... --data runs/x.jsonl --verify             checks of the answers in a samples file, for sft.py build
 
 Reads   problems (model.read_problems), or with --verify a samples file.
 Writes  samples: the problem's fields + responses [str], finished [bool], tokens [int] (stop token included);
         with --verify: id, problem, answer (the one that was checked), verification, kind.
         A problem's line is on the disk as soon as it is complete; the end puts the lines in input order.
         FILE.args.json keeps the flags; --resume refuses others.
-Another engine can do the work: --export-prompts FILE writes a request a line in the batch format that
-`vllm run-batch` and the OpenAI-like teachers take, plus the rendered `prompt`; --import-responses FILE reads that
-format's answers, or {"id": ..., "responses": [...]}.
+Another engine can do the work: --export-prompts writes the batch format of `vllm run-batch` and OpenAI-like
+teachers, plus the rendered `prompt`; --import-responses reads its answers, or {"id": ..., "responses": [...]}.
 
-How it is fast. The rows of a batch sit in the slots of one preallocated KV cache, each from position 0 on, with a
-length of its own. A finished row leaves at once: the last row moves into its slot, so the live rows are always
-0..n-1. Waiting prompts enter when an eighth of the slots is free. A prompt is prefilled once, and its keys and
-values go to all of its K slots. Prefill stops one token short, so every token, also the first, is sampled in the
-same place: decode -> next_token_probs -> draw. On CUDA this step is captured as a CUDA graph, one per (rows,
-length) bucket. The tests run the same step on the CPU without capture; the captured one is unmeasured here.
+How it is fast. Rows sit in the slots of one preallocated KV cache, each from position 0 on, with a length of its
+own. A finished row leaves at once: the last row moves into its slot, so the live rows are always 0..n-1. Waiting
+prompts enter when an eighth of the slots is free. A prompt is prefilled once, and its keys and values go to all
+of its K slots. Prefill stops one token short, so that every token, also the first, is sampled in the same place:
+decode -> next_token_probs -> draw. On CUDA this step is captured as a CUDA graph, one per (rows, length) bucket.
+The tests run the same step on the CPU without capture; the captured one is unmeasured.
 
-A sample depends on (seed, problem, sample index), not on its batch: its random numbers are a hash of these and of
-the position. Only float noise in the logits can differ between batches.
+A sample depends on (seed, problem, sample index), not on its batch: its random numbers are a hash of these and
+of the position. Only float noise in the logits can differ between batches.
 
-Map: flags - requests - random numbers, sampling - cache, prefill, decode - the queue - other engines - output - main.
+Map: flags - requests - random numbers, sampling - cache, prefill, decode - queue - other engines - output
 """
 import argparse
 import hashlib
 import json
-import os
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -40,14 +38,15 @@ from tqdm import tqdm
 from transformers import Cache, DynamicCache
 
 import verifier
-from model import (SYSTEM_PROMPT, InputError, fsync, load, load_tokenizer, read_jsonl, read_problems, render_ids,
-                   render_text, run_main, stop_ids)
+from model import (SYSTEM_PROMPT, InputError, load, load_tokenizer, read_jsonl, read_problems, render_ids,
+                   render_text, run_main, stop_ids, write_jsonl)
 
 VERIFY_SYSTEM = (
-    "You check your own answer to a maths problem. Do not solve the problem again step by step. Test the answer by "
-    "other means: put it back into the conditions, reason backwards from it, check bounds, units, parity or special "
-    "cases. Write it as a short check of your own earlier work. End with exactly one of these sentences: Therefore, "
-    "the answer is correct. / Therefore, the answer is incorrect. / Therefore, the answer cannot be verified.")
+    "You check your own answer to a maths problem. Do not solve the problem again step by step. Test the answer "
+    "by other means: put it back into the conditions, reason backwards from it, check bounds, units, parity or "
+    "special cases. Write it as a short check of your own earlier work. End with exactly one of these sentences: "
+    "Therefore, the answer is correct. / Therefore, the answer is incorrect. / "
+    "Therefore, the answer cannot be verified.")
 PREFILL_TOKENS = 16384      # padded prompt tokens in one prefill forward
 VIEW_STEP = 256             # CUDA graphs are captured for lengths in steps of this
 
@@ -58,23 +57,23 @@ def parse_args():
     p.add_argument("--data", required=True, help="JSONL/JSON file, folder, or `datasets` NAME[:CONFIG]")
     p.add_argument("--split", help="split of a data set, or file stem in a folder")
     p.add_argument("--out", help="samples file to write (not needed with --export-prompts)")
-    p.add_argument("--limit", type=positive, help="only the first N problems")
+    p.add_argument("--limit", type=int, help="only the first N problems")
     # sampling
-    p.add_argument("--num-samples", type=positive, default=1, help="K, responses per problem (paper: 5 in stage 0)")
-    p.add_argument("--temperature", type=float, help="default: 0 (greedy) for one sample, the paper's 0.7 for more")
+    p.add_argument("--num-samples", type=int, default=1, help="K (paper: 5 in stage 0)")
+    p.add_argument("--temperature", type=float, help="default: 0 (greedy) if K = 1, else the paper's 0.7")
     p.add_argument("--top-p", type=float, default=1.0)
     p.add_argument("--top-k", type=int, default=0, help="0 = off")
-    p.add_argument("--max-new-tokens", type=positive, default=8000, help="paper: 8000")
-    p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="also stop at this text (left out)")
+    p.add_argument("--max-new-tokens", type=int, default=8000, help="paper: 8000")
+    p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before this text")
     p.add_argument("--seed", type=int, default=0)
     # what is asked, and by whom it is answered
     p.add_argument("--verify", action="store_true", help="check the distinct answers of a samples file")
     p.add_argument("--export-prompts", metavar="FILE", help="write the prompts for another engine and stop")
-    p.add_argument("--import-responses", metavar="FILE", help="take the responses from another engine's output")
+    p.add_argument("--import-responses", metavar="FILE", help="take another engine's responses")
     # machine
-    p.add_argument("--batch-size", type=positive, default=256, help="most rows at a time")
-    p.add_argument("--batch-tokens", type=positive, help="KV cache budget in tokens, rows x longest row "
-                   "(default: 70%% of the free memory on CUDA, else 262144)")
+    p.add_argument("--batch-size", type=int, default=256, help="most rows at a time")
+    p.add_argument("--batch-tokens", type=int, default=262144,
+                   help="KV cache in tokens, rows x longest row (262144: 7 GiB for Qwen2.5-1.5B in bf16)")
     p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     p.add_argument("--dtype", default="auto", help="auto, bf16 or fp32")
     p.add_argument("--resume", action="store_true", help="continue an interrupted run")
@@ -82,27 +81,20 @@ def parse_args():
     args = p.parse_args()
     if args.temperature is None:
         args.temperature = 0.0 if args.num_samples == 1 else 0.7
-    if not args.out and not args.export_prompts:
-        p.error("--out is needed")
-    if args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0:
-        p.error("--temperature and --top-k cannot be negative; --top-p lies in (0, 1]")
+    counts = args.num_samples, args.max_new_tokens, args.batch_size, args.batch_tokens, args.limit or 1
+    if min(counts) < 1 or args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0:
+        raise InputError("counts start at 1, --temperature and --top-k at 0, and --top-p lies in (0, 1]")
     if args.num_samples > 1 and args.temperature == 0:
-        p.error("--num-samples above 1 with --temperature 0 gives the same response every time")
+        raise InputError("--num-samples above 1 with --temperature 0 gives the same response every time")
+    if not args.out and not args.export_prompts:
+        raise InputError("--out is needed")
     return args
 
-
-def positive(text):
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return int(text)
-
-
-# ---------------------------------------------------------------- requests
 
 @dataclass
 class Request:
     """One prompt that wants K responses."""
-    key: str                    # unique, the same in every run: the problem's id, with --verify id and answer
+    key: str                    # the same in every run: the problem's id, with --verify id and answer
     row: dict                   # what its output lines start from
     system: str
     user: str
@@ -112,12 +104,12 @@ class Request:
 def load_requests(args):
     """The problems, or with --verify the distinct boxed answers of a samples file, as requests."""
     rows = read_problems(args.data, args.split, args.limit, gold=False, check=verifier.check_gold)
+    requests = []
     if not args.verify:
         return [Request(r["id"], r, SYSTEM_PROMPT, r["problem"], r["answer"]) for r in rows]
-    requests = []
     for r in rows:
         if not isinstance(r.get("responses"), list):
-            raise InputError(f"{args.data}: id {r['id']}: field 'responses' is missing (--verify reads samples)")
+            raise InputError(f"{args.data}: {r['id']}: field 'responses' is missing; --verify reads samples")
         for answer in filter(None, dict.fromkeys(map(verifier.extract_boxed, r["responses"]))):
             user = f"Problem:\n{r['problem']}\n\nYour earlier answer: {answer}\n\nCheck this answer."
             row = {"id": r["id"], "problem": r["problem"], "answer": answer}
@@ -131,18 +123,6 @@ def row_key(row, args):
     """The request that an output line belongs to."""
     return f"{row['id']}\t{row['answer']}" if args.verify else str(row["id"])
 
-
-def output_lines(request, responses, finished, tokens, args):
-    """The JSON lines of one complete request: one, or with --verify K."""
-    if args.verify:
-        rows = [{**request.row, "verification": text, "kind": "confirmative", "finished": done, "tokens": count}
-                for text, done, count in zip(responses, finished, tokens)]
-    else:
-        rows = [{**request.row, "responses": responses, "finished": finished, "tokens": tokens}]
-    return [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-
-
-# ---------------------------------------------------------------- random numbers and sampling
 
 def stream_key(seed, *name):
     """Seed, problem, sample index -> 63-bit integer that names this sample's own stream of random numbers."""
@@ -168,7 +148,7 @@ def uniforms(key, drawn):
 
 
 def next_token_probs(logits, temperature, top_k=0, top_p=1.0):
-    """[n, V] logits -> [n, V] probabilities: softmax(logits / T), then the top k, then the nucleus of mass top_p.
+    """[n, V] logits -> [n, V] probabilities: softmax(logits / T), then top k, then the nucleus of mass top_p.
 
     >>> next_token_probs(torch.tensor([[0.5, 0.3, 0.2]]).log(), 1.0, top_p=0.7)
     tensor([[0.6250, 0.3750, 0.0000]])
@@ -192,11 +172,11 @@ def draw(probs, uniform):
     return token.squeeze(-1).clamp_(max=probs.shape[-1] - 1)
 
 
-# ---------------------------------------------------------------- cache, prefill, decode
-
 class SlotCache(Cache):
-    """Keys and values of all layers, [layers, 2, slots, kv heads, capacity, head dim]; one row of a batch a slot."""
+    """Keys and values, [layers, 2, slots, kv heads, capacity, head dim]; every row of the batch has a slot.
 
+    Before each forward: row i will write at position length[i], and attention sees positions [0, view).
+    """
     def __init__(self, model, slots, capacity):
         c = model.config
         head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
@@ -204,37 +184,31 @@ class SlotCache(Cache):
                                  dtype=model.dtype, device=model.device)
         self.layers = []        # the base class's own storage stays empty
 
-    def set_step(self, length, view):
-        """The coming forward writes row i at position length[i]; attention sees positions [0, view)."""
-        self.row, self.length, self.view = torch.arange(len(length), device=length.device), length, view
-
     def update(self, keys, values, layer_idx, *args, **kwargs):
-        """Called by every attention layer with [n, kv heads, 1, head dim]; returns [n, kv heads, view, head dim]."""
-        n = len(self.row)
-        for kind, new in enumerate((keys, values)):
-            self.store[layer_idx, kind][self.row, :, self.length] = new[:, :, 0]
-        return self.store[layer_idx, 0, :n, :, :self.view], self.store[layer_idx, 1, :n, :, :self.view]
+        """For every attention layer: two [n, kv heads, 1, head dim] -> two [n, kv heads, view, head dim]."""
+        row = torch.arange(len(self.length), device=self.length.device)
+        for store, new in zip(self.store[layer_idx], (keys, values)):
+            store[row, :, self.length] = new[:, :, 0]
+        return tuple(self.store[layer_idx, :, :len(row), :, :self.view])
 
 
-def prefill(model, cache, prompts, slots):
-    """Put the keys and values of prompt[:-1] into the cache; slots[i] = (first, last + 1) slot of prompt i."""
+def prefill(model, cache, prompts, which, first):
+    """Put keys and values of prompt[:-1] into the cache; slot first + j takes those of prompts[which[j]]."""
     longest = max(len(ids) for ids in prompts) - 1
     if longest == 0:
         return
-    padded = torch.zeros(len(prompts), longest, dtype=torch.long)   # right padding: causal attention never sees it
-    for i, ids in enumerate(prompts):
-        padded[i, :len(ids) - 1] = torch.tensor(ids[:-1])
+    padded = torch.zeros(len(prompts), longest, dtype=torch.long)   # on the right, where no token looks
+    for row, ids in zip(padded, prompts):
+        row[:len(ids) - 1] = torch.tensor(ids[:-1])
     fresh = DynamicCache()
     model.get_decoder()(input_ids=padded.to(model.device), past_key_values=fresh, use_cache=True)
-    for i, (first, end) in enumerate(slots):
-        for layer, kv in enumerate(fresh.layers):
-            cache.store[layer, 0, first:end, :, :longest] = kv.keys[i]
-            cache.store[layer, 1, first:end, :, :longest] = kv.values[i]
+    for store, layer in zip(cache.store[:, :, first:first + len(which), :, :longest], fresh.layers):
+        store[0], store[1] = layer.keys[which], layer.values[which]
 
 
 def decode(model, cache, token, length, view):
-    """Feed [n] tokens that stand at positions [n] `length` of rows 0..n-1 -> [n, V] logits of the next token."""
-    cache.set_step(length, view)
+    """Feed rows 0..n-1 one token each, [n] at positions [n] `length` -> [n, V] logits of the next token."""
+    cache.length, cache.view = length, view
     hidden = torch.arange(view, device=length.device) > length[:, None]                     # [n, view]
     mask = torch.zeros(hidden.shape, dtype=model.dtype, device=length.device)
     mask = mask.masked_fill_(hidden, torch.finfo(model.dtype).min)[:, None, None]           # [n, 1, 1, view]
@@ -247,7 +221,7 @@ TOKEN, LENGTH, KEY, DRAWN = range(4)
 
 
 def make_step(model, cache, state, temperature, top_k, top_p):
-    """-> step(n, view): one token for rows 0..n-1, left in state[:n, TOKEN]. On CUDA it replays captured graphs."""
+    """-> step(n, view): one token for rows 0..n-1, left in state[:n, TOKEN]. On CUDA it replays graphs."""
     def step(n, view):
         live = state[:n]
         logits = decode(model, cache, live[:, TOKEN], live[:, LENGTH], view)
@@ -289,23 +263,16 @@ def capture(run, state, pool):
     return graph
 
 
-# ---------------------------------------------------------------- the queue
-
 @dataclass
 class Row:
-    """One response in the making."""
-    prompt: int                 # index
+    """One response in the making: its prompt's index, its number among the K, what it has so far."""
+    prompt: int
     sample: int
-    limit: int                  # most new tokens
     tokens: list[int]
 
 
 def plan(lengths, max_new_tokens, batch_size, batch_tokens, max_positions):
-    """Prompt lengths -> (most new tokens per prompt, slots, capacity of a slot); 0 new tokens: does not fit.
-
-    >>> plan([10, 50, 200], 100, 8, 300, 120)
-    ([100, 70, 0], 2, 120)
-    """
+    """Prompt lengths -> (most new tokens per prompt, slots, capacity of a slot); 0 new tokens: does not fit."""
     longest = min(batch_tokens, max_positions)
     limits = [max(0, min(max_new_tokens, longest - n)) for n in lengths]
     capacity = max((n + m for n, m in zip(lengths, limits) if m), default=1)
@@ -317,17 +284,17 @@ def generate(model, prompts, keys, stop, max_new_tokens, batch_size=256, batch_t
              temperature=0.0, top_k=0, top_p=1.0, stop_at=None):
     """Continuous batching. Yields (prompt index, sample index, token ids, finished) as each response ends.
 
-    prompts: token ids; keys: per prompt the stream keys of its K samples; stop: ids that end a response (kept as
-    its last token); stop_at(ids) -> True ends one at a text. A prompt that does not fit gives ([], False).
+    prompts: token ids; keys: per prompt the stream keys of its K samples; stop: ids that end a response (kept
+    as its last token); stop_at(ids) -> True ends one at a text. A prompt that does not fit gives ([], False).
     """
     limits, slots, capacity = plan(list(map(len, prompts)), max_new_tokens, batch_size, batch_tokens,
                                    getattr(model.config, "max_position_embeddings", batch_tokens))
-    yield from ((i, k, [], False) for i, limit in enumerate(limits) if limit == 0 for k in range(len(keys[i])))
+    yield from ((i, k, [], False) for i in range(len(prompts)) if not limits[i] for k in range(len(keys[i])))
     cache = SlotCache(model, slots, capacity)
     state = torch.zeros(slots, 4, dtype=torch.long, device=model.device)
     step = make_step(model, cache, state, temperature, top_k, top_p)
-    stop, rows = set(stop), []
-    waiting = deque([Row(i, k, limits[i], []) for k in range(first, min(first + slots, len(keys[i])))]
+    rows = []                   # rows[i] is the response in slot i
+    waiting = deque([Row(i, k, []) for k in range(first, min(first + slots, len(keys[i])))]
                     for i in range(len(prompts)) if limits[i] for first in range(0, len(keys[i]), slots))
     while waiting or rows:
         if waiting and (not rows or slots - len(rows) >= max(len(waiting[0]), slots // 8)):
@@ -338,7 +305,7 @@ def generate(model, prompts, keys, stop, max_new_tokens, batch_size=256, batch_t
         for slot, (row, token) in enumerate(zip(rows, state[:len(rows), TOKEN].tolist())):
             row.tokens.append(token)
             finished = token in stop or bool(stop_at and stop_at(row.tokens))
-            if finished or len(row.tokens) == row.limit:
+            if finished or len(row.tokens) == limits[row.prompt]:
                 ended.append(slot)
                 yield row.prompt, row.sample, row.tokens, finished
         close_gaps(cache, state, rows, ended, view)
@@ -346,18 +313,18 @@ def generate(model, prompts, keys, stop, max_new_tokens, batch_size=256, batch_t
 
 def admit(model, cache, state, prompts, keys, waiting, rows):
     """Move waiting groups (the K rows of a prompt) into free slots, with one prefill for all of them."""
-    chosen, places, start, longest = [], [], len(rows), 0
+    chosen, which, first, longest = [], [], len(rows), 0
     while waiting and len(rows) + len(waiting[0]) <= len(state):
         ids = prompts[waiting[0][0].prompt]
         longest = max(longest, len(ids))
         if chosen and longest * (len(chosen) + 1) > PREFILL_TOKENS:
             break
+        which += [len(chosen)] * len(waiting[0])
         chosen.append(ids)
-        places.append((len(rows), len(rows) + len(waiting[0])))
         rows += waiting.popleft()
-    prefill(model, cache, chosen, places)
-    fresh = [[prompts[r.prompt][-1], len(prompts[r.prompt]) - 1, keys[r.prompt][r.sample], 0] for r in rows[start:]]
-    state[start:len(rows)] = torch.tensor(fresh, device=state.device)
+    prefill(model, cache, chosen, which, first)
+    state[first:len(rows)] = torch.tensor(          # the columns TOKEN, LENGTH, KEY, DRAWN
+        [[prompts[r.prompt][-1], len(prompts[r.prompt]) - 1, keys[r.prompt][r.sample], 0] for r in rows[first:]])
 
 
 def close_gaps(cache, state, rows, ended, view):
@@ -377,31 +344,21 @@ def sample(model, tokenizer, requests, args):
     """Yield (request, K texts, K finished, K token counts) as each request is complete."""
     prompts = [render_ids(tokenizer, r.system, r.user) for r in requests]
     keys = [[stream_key(args.seed, r.key, r.user, k) for k in range(args.num_samples)] for r in requests]
-    found = generate(model, prompts, keys, stop_ids(model, tokenizer), args.max_new_tokens, args.batch_size,
-                     args.batch_tokens or default_budget(model), args.temperature, args.top_k, args.top_p,
-                     stop_at_text(tokenizer, args.stop))
+    tail = max((len(text.encode()) for text in args.stop), default=0) + 8       # a token has at least one byte
+
+    def stop_at(ids):
+        return any(text in tokenizer.decode(ids[-tail:]) for text in args.stop)
+
     done = {}
-    for i, k, ids, finished in found:
+    for i, k, ids, finished in generate(
+            model, prompts, keys, stop_ids(model, tokenizer), args.max_new_tokens, args.batch_size,
+            args.batch_tokens, args.temperature, args.top_k, args.top_p, stop_at if args.stop else None):
         if not ids and k == 0:
-            tqdm.write(f"{requests[i].key}: prompt of {len(prompts[i])} tokens does not fit; written as unfinished")
+            tqdm.write(f"{requests[i].key}: a prompt of {len(prompts[i])} tokens does not fit: unfinished")
         mine = done.setdefault(i, [None] * args.num_samples)
         mine[k] = (response_text(tokenizer, ids, args.stop), finished, len(ids))
         if None not in mine:
             yield requests[i], *map(list, zip(*done.pop(i)))
-
-
-def default_budget(model):
-    """KV cache tokens that fit: 70% of the free memory on CUDA, else 262144."""
-    if model.device.type != "cuda":
-        return 262144
-    one = SlotCache(model, 1, 1).store
-    return int(0.7 * torch.cuda.mem_get_info(model.device)[0] / (one.numel() * one.element_size()))
-
-
-def stop_at_text(tokenizer, stops):
-    """ids -> True once the end of the text holds a stop text. Only the tail is decoded: a token has >= 1 byte."""
-    tail = max((len(text.encode()) for text in stops), default=0) + 8
-    return stops and (lambda ids: any(text in tokenizer.decode(ids[-tail:]) for text in stops))
 
 
 def response_text(tokenizer, ids, stops=()):
@@ -410,95 +367,87 @@ def response_text(tokenizer, ids, stops=()):
     return text[:min((text.find(s) for s in stops if s in text), default=len(text))]
 
 
-# ---------------------------------------------------------------- other engines
-
 def export_prompts(tokenizer, requests, args):
     """One request a line: custom_id, method, url, body of the batch format, and the rendered prompt."""
-    chat, lines = bool(tokenizer.chat_template), []
+    flags = {"model": args.model, "n": args.num_samples, "temperature": args.temperature, "top_p": args.top_p,
+                "max_tokens": args.max_new_tokens, "seed": args.seed, **({"stop": args.stop} if args.stop else {})}
+    url = "/v1/chat/completions" if tokenizer.chat_template else "/v1/completions"
+    lines = []
     for r in requests:
         prompt = render_text(tokenizer, r.system, r.user)
         turns = [{"role": "system", "content": r.system}, {"role": "user", "content": r.user}]
-        body = {"model": args.model, **({"messages": turns} if chat else {"prompt": prompt}),
-                "n": args.num_samples, "temperature": args.temperature, "top_p": args.top_p,
-                "max_tokens": args.max_new_tokens, "seed": args.seed, **({"stop": args.stop} if args.stop else {})}
-        lines.append({"custom_id": r.key, "method": "POST", "body": body, "prompt": prompt,
-                      "url": "/v1/chat/completions" if chat else "/v1/completions"})
-    write_atomic(args.export_prompts, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        body = {**flags, **({"messages": turns} if tokenizer.chat_template else {"prompt": prompt})}
+        lines.append({"custom_id": r.key, "method": "POST", "url": url, "body": body, "prompt": prompt})
+    write_jsonl(args.export_prompts, lines)
     print(f"{len(lines)} prompts in {args.export_prompts}")
 
 
 def imported(tokenizer, requests, args):
     """Read another engine's answers -> list of what `sample` yields, in the order of the requests."""
-    path, answers, results = args.import_responses, {}, []
+    path, answers = args.import_responses, {}
     for number, row in enumerate(read_jsonl(path), 1):
         try:
             if isinstance(row.get("response"), dict):               # a line of a batch output file
-                pairs = [(c["message"]["content"] if "message" in c else c["text"], c.get("finish_reason") == "stop")
-                         for c in row["response"]["body"]["choices"]]
+                choices = row["response"]["body"]["choices"]
+                texts = [c["message"]["content"] if "message" in c else c["text"] for c in choices]
+                ends = [c["finish_reason"] == "stop" for c in choices]
             else:
                 texts = row["responses"] if "responses" in row else [row["response"]]
-                pairs = list(zip(texts, row.get("finished") or [True] * len(texts), strict=True))
-            key = str(row["custom_id"] if "custom_id" in row else row["id"])
-            answers.setdefault(key, []).extend((text, bool(done), len(tokenizer(text).input_ids))
-                                               for text, done in pairs)
+                ends = row.get("finished") or [True] * len(texts)
+            mine = answers.setdefault(str(row["custom_id"] if "custom_id" in row else row["id"]), [])
+            mine += [(t, bool(f), len(tokenizer(t).input_ids)) for t, f in zip(texts, ends, strict=True)]
         except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}:{number}: field 'response' or 'custom_id' is missing or malformed") from None
+            raise InputError(f"{path}:{number}: field 'response' or 'custom_id' missing or malformed") from None
     for r in requests:
-        mine = answers.get(r.key, [])[:args.num_samples]
-        if len(mine) < args.num_samples:
-            raise InputError(f"{path}: {r.key}: {len(mine)} responses, --num-samples asks for {args.num_samples}")
-        results.append((r, *map(list, zip(*mine))))
-    return results
+        if len(answers.get(r.key, [])) < args.num_samples:
+            raise InputError(f"{path}: field 'custom_id' {r.key!r}: fewer than {args.num_samples} responses")
+    return [(r, *map(list, zip(*answers[r.key][:args.num_samples]))) for r in requests]
 
 
-# ---------------------------------------------------------------- output
-
-def open_output(args, requests):
-    """-> {request key: its lines} that an interrupted run left; half-written requests are cut off the file."""
-    out, settings = Path(args.out), Path(args.out + ".args.json")
+def settings(args):
+    """The flags that decide what is in the output file."""
     names = ("model", "data", "split", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens", "stop",
              "seed", "verify", "import_responses")
-    flags, known, done = {name: getattr(args, name) for name in names}, {r.key for r in requests}, {}
-    if out.exists() and not args.force:
-        if not args.resume:
-            raise InputError(f"{out}: exists; --resume continues it, --force starts it again")
-        earlier = json.loads(settings.read_text()) if settings.exists() else flags
-        for name in names:
-            if earlier.get(name) != flags[name]:
-                raise InputError(f"{out}: was begun with {name} {earlier.get(name)!r}, not {flags[name]!r}")
-        whole, _, _ = out.read_bytes().rpartition(b"\n")             # what follows the last newline is half a line
-        for number, line in enumerate(whole.decode().split("\n") if whole else [], 1):
-            try:
-                key = row_key(json.loads(line), args)
-            except (ValueError, KeyError, TypeError):
-                key = None
-            if key not in known:
-                raise InputError(f"{out}:{number}: field 'id' is not one of {args.data}")
-            done.setdefault(key, []).append(line + "\n")
-        done = {key: lines for key, lines in done.items() if len(lines) == (args.num_samples if args.verify else 1)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(settings, json.dumps(flags, indent=1) + "\n")
-    write_atomic(out, "".join(line for lines in done.values() for line in lines))
-    return done
+    return {name: getattr(args, name) for name in names}
 
 
-def write_atomic(path, text):
-    """The file has the old text or the new one, also after a kill."""
-    temporary = Path(f"{path}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    fsync(temporary)
-    os.replace(temporary, path)
+def earlier_rows(args, requests):
+    """-> {request key: its rows} that an interrupted run left in --out; half-written requests do not count."""
+    out, kept, done = Path(args.out), Path(args.out + ".args.json"), {}
+    if args.force or not out.exists():
+        return done
+    if not args.resume:
+        raise InputError(f"{out}: exists; --resume continues it, --force starts it again")
+    flags = json.loads(kept.read_text()) if kept.exists() else {}
+    for name, value in settings(args).items():
+        if flags.get(name, value) != value:
+            raise InputError(f"{out}: was begun with {name} {flags[name]!r}, not {value!r}")
+    whole, _, _ = out.read_bytes().rpartition(b"\n")           # what follows the last newline is half a line
+    for number, line in enumerate(whole.decode().split("\n") if whole else [], 1):
+        try:
+            row = json.loads(line)
+            done.setdefault(row_key(row, args), []).append(row)
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{out}:{number}: not a line of this run") from None
+    strangers = done.keys() - {r.key for r in requests}
+    if strangers:
+        raise InputError(f"{out}: field 'id' {min(strangers)!r} is not in {args.data}")
+    return {key: rows for key, rows in done.items() if len(rows) == (args.num_samples if args.verify else 1)}
 
 
 def write_results(args, requests, results, done):
-    """Append each request's lines as it completes, then put the file in input order."""
+    """Append each request's rows as it completes, then put the file in input order."""
     start, made, right, judged = time.time(), 0, 0, 0
-    with open(args.out, "a", encoding="utf-8") as file, tqdm(total=len(requests), initial=len(done)) as bar:
+    write_jsonl(args.out + ".args.json", [settings(args)])
+    write_jsonl(args.out, [row for rows in done.values() for row in rows])
+    with tqdm(total=len(requests), initial=len(done)) as bar:
         for request, texts, finished, tokens in results:
-            done[request.key] = output_lines(request, texts, finished, tokens, args)
-            file.writelines(done[request.key])
-            file.flush()
-            os.fsync(file.fileno())
+            rows = [{**request.row, "responses": texts, "finished": finished, "tokens": tokens}]
+            if args.verify:
+                rows = [{**request.row, "verification": text, "kind": "confirmative", "finished": f, "tokens": t}
+                        for text, f, t in zip(texts, finished, tokens)]
+            write_jsonl(args.out, rows, append=True)
+            done[request.key] = rows
             made += sum(tokens)
             shown = {"tokens/s": round(made / (time.time() - start))}
             if request.gold is not None:
@@ -507,23 +456,21 @@ def write_results(args, requests, results, done):
                 shown["accuracy"] = f"{right / judged:.3f}"
             bar.set_postfix(shown)
             bar.update()
-    write_atomic(args.out, "".join(line for r in requests for line in done[r.key]))
+    write_jsonl(args.out, [row for r in requests for row in done[r.key]])
 
 
 def main():
     args = parse_args()
     requests = load_requests(args)
     if args.export_prompts:
-        export_prompts(load_tokenizer(args.model), requests, args)
-    elif args.import_responses:
-        results = imported(load_tokenizer(args.model), requests, args)
-        done = open_output(args, requests)
-        write_results(args, requests, [r for r in results if r[0].key not in done], done)
+        return export_prompts(load_tokenizer(args.model), requests, args)
+    done = earlier_rows(args, requests)
+    todo = [r for r in requests if r.key not in done]
+    if args.import_responses:
+        results = imported(load_tokenizer(args.model), todo, args)
     else:
-        model, tokenizer = load(args.model, args.device, args.dtype)
-        done = open_output(args, requests)
-        todo = [r for r in requests if r.key not in done]
-        write_results(args, requests, sample(model, tokenizer, todo, args), done)
+        results = sample(*load(args.model, args.device, args.dtype), todo, args)
+    write_results(args, requests, results, done)
 
 
 if __name__ == "__main__":
