@@ -1,32 +1,34 @@
-"""Stages 0 and 1: build trial-and-error trajectories and learn them (S2R, arXiv 2502.12853, section 2.2, App. C.1).
+"""Stages 0 and 1: build trial-and-error trajectories and learn them (S2R, arXiv 2502.12853, §2.2, App. C.1).
 
-Stage 0 (`build`) joins wrong samples of the model's own, each with a check that refutes it, and a right one with a
-check that confirms it: y = (s1, v1, s2, v2, ... sk, vk). The harder the problem (by sampled accuracy), the larger k.
+Stage 0 (`build`) joins wrong samples of the model's own, each with a check that refutes it, and a right one with
+a check that confirms it: y = (s1, v1, s2, v2, ... sk, vk). The lower a problem's sampled accuracy, the larger k.
 Stage 1 (`train`) is supervised fine-tuning with a mask over actions and a KL penalty to the base model:
 
     (1)  L = -E sum_t delta_mask(a_t) log pi(a_t | x, y_<t)  +  c KL(pi || pi_base)
-         delta_mask = 1 for every verification, the last solution and <end>; 0 for the earlier, wrong solutions
 
-    python sft.py build --samples runs/toy/samples.jsonl --verifications toy --keep 1 1 1 1 --out runs/toy/sft.jsonl
-    python sft.py train --model runs/toy/base --data runs/toy/sft.jsonl --out runs/toy/sft \
-        --lr 5e-4 --schedule linear --epochs 2 --kl-coef 0.3 --kl-on first
+delta_mask is 1 for every verification, the last solution and <end>, and 0 for the earlier, wrong solutions.
+
+    python sft.py build --samples runs/toy/samples.jsonl --verifications toy --keep 1 1 1 1 --out runs/sft.jsonl
+    python sft.py train --model runs/toy/base --data runs/sft.jsonl --out runs/sft --lr 5e-4 --epochs 2 \\
+        --schedule linear --kl-coef 0.3 --kl-on first
     python sft.py build --samples samples.jsonl --verifications teacher.jsonl --out trajectories.jsonl
     python sft.py train --model Qwen/Qwen2.5-Math-1.5B --data trajectories.jsonl --out runs/sft --grad-checkpointing
 
-Reads  samples {problem, answer, responses, finished}; verifications {id or problem, answer, verification[, kind]}.
+Reads  samples {problem, answer, responses, finished}; verifications {id or problem, answer, verification, kind}.
 Writes trajectories {the problem's fields, actions: [{type, text}]}, whose texts concatenate to the response;
        --out/{args.json, metrics.jsonl, last}: last is a Hugging Face folder that also holds what --resume needs.
 
 Chosen on purpose:
-- Connecting phrases, with the white space before them, belong to the action that they open: there the policy decides
-  to go on. "Let me try again." is trained wherever it follows an *incorrect* verdict, even when the solution behind
-  it is masked; else the model learns to refute but not to retry. The paper's code trains only the last one.
+- Connecting phrases, with the white space before them, belong to the action that they open: there the policy
+  decides to go on. "Let me try again." is trained wherever it follows an *incorrect* verdict, even when the
+  solution behind it is masked; else the model learns to refute but not to retry. The paper's code trains only
+  the last one.
 - <end> is the stop token, appended and trained. The paper's code cuts it off.
 - The loss is the mean over a batch's trained tokens, the KL term the mean over the tokens that --kl-on names. The
   paper takes the trained ones. On the toy world `first` is better: the first solution, masked or not, keeps the
   base's skill, and no term holds the retries to a base that never retried.
-- --isc is Partial Answer Masking of "Small Language Model Can Self-correct" (arXiv 2401.07301), which we take to be:
-  every *wrong* solution is masked as a whole and all else is trained (they have no KL term: --kl-coef 0). `build`
+- --isc is Partial Answer Masking of "Small Language Model Can Self-correct" (arXiv 2401.07301), which we take to
+  be: every *wrong* solution is masked as a whole and all else is trained (without a KL term: --kl-coef 0). `build`
   makes all earlier solutions wrong, so there it equals (1); it differs where a right solution is doubted.
 
 Map: flags - stage 0 - log-probs and KL - masks - batches and losses - run.
@@ -60,43 +62,45 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     style = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
-    add = commands.add_parser("build", help="stage 0: samples + verifications -> trajectories", **style).add_argument
+    build_parser = commands.add_parser("build", help="stage 0: samples + verifications -> trajectories", **style)
+    train_parser = commands.add_parser("train", help="stage 1: masked SFT on trajectories", **style)
+    add = build_parser.add_argument
     add("--samples", required=True, help="samples file, K responses per problem (paper: 5 at T = 0.7)")
     add("--verifications", help="file of verifications, or `toy`: written by toy.py")
-    add("--kind", choices=("confirmative", "problem-solving"), default="confirmative", help="verifications to use")
-    add("--wrong-share", type=float, nargs="+", default=[0, 0.2, 0.6, 1], help="most wrong samples for k = 1, 2, ...")
-    add("--keep", type=float, nargs="+", default=[0.24, 0.5, 0.5, 0.5], help="chance to be drawn for k = 1, 2, ...")
+    add("--kind", choices=("confirmative", "problem-solving"), default="confirmative", help="of verifications")
+    add("--wrong-share", type=float, nargs="+", default=[0, 0.2, 0.6, 1], help="k-th: most wrong for k")
+    add("--keep", type=float, nargs="+", default=[0.24, 0.5, 0.5, 0.5], help="k-th: chance to be drawn")
     add("--max-chars", type=int, default=24000, help="longest response")
-    add("--original-solutions", action="store_true", help="Table 2's baseline: the data's `solution`, no verification")
+    add("--original-solutions", action="store_true", help="Table 2's baseline: `solution`, no verification")
     add("--workers", type=int, default=0, help="processes that judge answers")
     add("--seed", type=int, default=0, help="of the draws")
     add("--out", required=True, help="trajectories file")
     add("--force", action="store_true", help="overwrite --out")
 
-    add = commands.add_parser("train", help="stage 1: masked SFT on trajectories", **style).add_argument
+    add = train_parser.add_argument
     add("--model", required=True, help="base model, also pi_base of the KL term (folder or hub name)")
     add("--data", required=True, help="trajectories file")
     add("--out", required=True, help="run folder, the only place written to")
     # algorithm
-    add("--isc", dest="mask", action="store_const", const="isc", default="paper", help="mask wrong solutions only")
-    add("--no-mask", dest="mask", action="store_const", const="none", default="paper", help="train every action")
+    add("--isc", action="store_true", help="mask every wrong solution, and nothing else")
+    add("--no-mask", action="store_true", help="train every action")
     add("--kl-coef", type=float, default=0.1, help="c, weight of the KL term; 0 loads no base model")
-    add("--kl-on", choices=("trained", "first", "all"), default="trained", help="tokens held near the base model")
+    add("--kl-on", choices=("trained", "first", "all"), default="trained", help="tokens held near the base")
     add("--epochs", type=int, default=3)
     add("--batch-size", type=int, default=32, help="trajectories per step")
-    add("--max-length", type=int, default=8000, help="longest prompt + response in tokens; longer ones are left out")
+    add("--max-length", type=int, default=8000, help="longest prompt + response, in tokens")
     # optimiser
     add("--lr", type=float, default=5e-6, help="learning rate of AdamW")
-    add("--schedule", choices=("constant", "linear", "cosine"), default="constant", help="the last two fall to 0")
+    add("--schedule", choices=("constant", "linear", "cosine"), default="constant", help="after warm-up")
     add("--warmup", type=int, default=5, help="steps of linear warm-up")
     add("--max-grad-norm", type=float, default=1.0, help="gradient clipping")
     # machine
-    add("--max-tokens", type=int, default=16384, help="padded tokens per micro-batch; gradients add up to a batch")
+    add("--max-tokens", type=int, default=16384, help="padded tokens per micro-batch")
     add("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--dtype", default="auto", help="of the arithmetic: auto (bf16 on CUDA), bf16, fp32; weights stay fp32")
+    add("--dtype", default="auto", help="of the products: auto (bf16 on CUDA), bf16, fp32; weights are fp32")
     # run
-    add("--held-out", type=float, default=0.05, help="share of the trajectories (at most 200) kept for evaluation")
+    add("--held-out", type=float, default=0.05, help="share kept for evaluation (at most 200)")
     add("--eval-every", type=int, default=50, help="steps between held-out losses")
     add("--save-every", type=int, default=200, help="steps between checkpoints")
     add("--seed", type=int, default=0, help="of the split and the order of the data")
@@ -113,8 +117,9 @@ def read_verifications(args):
     with tempfile.TemporaryDirectory() as folder:
         if path == "toy":
             path = f"{folder}/verifications.jsonl"
-            command = [sys.executable, str(Path(__file__).with_name("toy.py")), "--verify", args.samples]
-            done = subprocess.run([*command, "--kind", args.kind, "--out", path], capture_output=True, text=True)
+            command = [sys.executable, str(Path(__file__).with_name("toy.py")), "--verify", args.samples,
+                       "--kind", args.kind, "--out", path]
+            done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise InputError("toy.py --verify: " + (done.stderr.strip().splitlines() or ["failed"])[-1])
         rows = models.read_jsonl(path, ("answer", "verification"))
@@ -153,7 +158,7 @@ def rounds(wrong_share, limits):
 
 
 def usable_attempts(row, right, verifications):
-    """Finished samples that have a check which agrees with the truth, wrong ones once for each distinct answer.
+    """Finished samples that have a check which agrees with the truth; wrong ones once for each distinct answer.
 
     -> (right [(solution, check)], wrong [(solution, check)])
     """
@@ -162,7 +167,8 @@ def usable_attempts(row, right, verifications):
         answer = finished and verifier.extract_boxed(text)
         if not answer or any(verifier.is_equivalent(answer, other) for other in bad):
             continue
-        checks = [c for key in (row["id"], row["problem"]) for c in verifications.get((key, answer.strip()), [])]
+        keys = [(name, answer.strip()) for name in (row["id"], row["problem"])]
+        checks = [check for key in keys for check in verifications.get(key, [])]
         truth = "correct" if is_right else "incorrect"
         check = next((c for c in checks if verifier.parse_verdict(c) == truth), None)
         if check and is_right:
@@ -187,7 +193,7 @@ def join_actions(attempts):
 
 
 def build_actions(row, right, verifications, args):
-    """One problem -> (its actions or None, why it falls out or None). The draws depend on (seed, problem) only."""
+    """One problem -> (its actions or None, why it falls out or None). Draws depend on seed and problem only."""
     rng = random.Random(f"{args.seed}-{row['id']}")
     if args.original_solutions:
         actions = [{"type": "solve", "text": row["solution"].strip()}]
@@ -204,7 +210,7 @@ def build_actions(row, right, verifications, args):
     response = "".join(a["text"] for a in actions)
     if len(response) > args.max_chars:
         return None, "too long (--max-chars)"
-    if [(a.type, a.text) for a in verifier.parse_actions(response)] != [(a["type"], a["text"]) for a in actions]:
+    if [{"type": a.type, "text": a.text} for a in verifier.parse_actions(response)] != actions:
         return None, "a connecting phrase inside a solution or a check"
     return actions, None
 
@@ -214,7 +220,7 @@ def build(args):
         raise InputError(f"{args.out} exists already: --force overwrites it")
     limits = args.wrong_share
     if len(limits) != len(args.keep) or limits != sorted(limits) or limits[-1] < 1:
-        raise InputError("--wrong-share and --keep need one number for each k, and --wrong-share must rise to 1")
+        raise InputError("--wrong-share and --keep: one number for each k, and --wrong-share must rise to 1")
     if not (args.verifications or args.original_solutions):
         raise InputError("--verifications is needed (or --original-solutions)")
     rows = models.read_problems(args.samples)
@@ -249,7 +255,7 @@ def build(args):
 # ---------------------------------------------------------------- log-probs and KL, never [N,V] at once
 
 def head_logits(hidden, weight, temperature=1.0):
-    """[n,H], [V,H] -> [n,V], in float32 also where the inputs are 16-bit: rounded logits would make noisy ratios."""
+    """[n,H], [V,H] -> [n,V], float32 also where the inputs are 16-bit: rounded logits would make noisy ratios."""
     logits = product(hidden, weight.T)
     return logits if temperature == 1 else logits.div_(temperature)
 
@@ -300,7 +306,7 @@ class TokenLogprobs(torch.autograd.Function):
 def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
     """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N,V].
 
-    hidden [N,H], weight [V,H] (the head, tied or not), targets [N] -> [N] float32, differentiable in the first two.
+    hidden [N,H], weight [V,H] (the head, tied or not), targets [N] -> [N] float32. Call it outside autocast.
     """
     return TokenLogprobs.apply(hidden, weight, targets, chunk, temperature)
 
@@ -333,7 +339,7 @@ class SumKL(torch.autograd.Function):
 def sum_kl(hidden, weight, base_hidden, base_weight, chunk=128):
     """Sum over tokens of KL(pi || pi_base) over the whole vocabulary; some five [chunk,V] blocks at most.
 
-    hidden [N,H], weight [V,H], base_hidden [N,H'], base_weight [V,H'] -> float32, differentiable in the first two.
+    hidden [N,H], weight [V,H], base_hidden [N,H'], base_weight [V,H'] -> one float32 number.
     """
     return SumKL.apply(hidden, weight, base_hidden, base_weight, chunk)
 
@@ -363,36 +369,39 @@ def trained_actions(actions):
 def label_characters(actions, trained):
     """-> (type, is trained, is of the first solution) for each character of the response.
 
-    A phrase, and the white space before it, is trained with the action that it opens; a retry phrase also wherever
-    it follows an *incorrect* verdict.
+    A phrase, and the white space before it, is trained with the action that it opens; a retry phrase also
+    wherever it follows an *incorrect* verdict.
     """
     labels, before = [], ""
     for i, (action, learn) in enumerate(zip(actions, trained)):
         kind, text, start = action["type"], action["text"], len(labels)
         labels += [(kind, learn, i == 0)] * len(text)
         if i > 0:
+            stop = start + (len(PHRASES[kind]) if text.startswith(PHRASES[kind]) else 0)
             start -= len(before) - len(before.rstrip())
-            stop = start + len(before) - len(before.rstrip()) + text.startswith(PHRASES[kind]) * len(PHRASES[kind])
             learn = learn or (kind == "solve" and verifier.parse_verdict(before) == "incorrect")
             labels[start:stop] = [(kind, learn, False)] * (stop - start)
         before = text
     return labels
 
 
-def encode(row, tokenizer, end, mask, kl_on):
-    """Trajectory -> Example. The response is tokenised as a whole; a token that straddles two actions belongs to the
-    action of its first character."""
+def encode(row, tokenizer, end, args):
+    """Trajectory -> Example. The response is tokenised as a whole; a token that straddles two actions belongs to
+    the action of its first character."""
     actions = row["actions"]
     learn = trained_actions(actions)
-    if mask == "isc":
+    if args.isc:
         learn = [a["type"] == "verify" or verifier.judge(a["text"], row["answer"]) for a in actions]
-    labels = label_characters(actions, [True] * len(actions) if mask == "none" else learn)
+    if args.no_mask:
+        learn = [True] * len(actions)
+    labels = label_characters(actions, learn)
     prompt = models.prompt_ids(tokenizer, row["problem"])
-    response = tokenizer("".join(a["text"] for a in actions), add_special_tokens=False, return_offsets_mapping=True)
+    text = "".join(a["text"] for a in actions)
+    response = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     tokens = [labels[min(start, len(labels) - 1)] for start, _ in response["offset_mapping"]]
     tokens = [("prompt", False, False)] * len(prompt) + tokens + [("end", True, False)]
     kinds, trained, first = map(list, zip(*tokens))
-    held = {"trained": trained, "first": first, "all": [kind != "prompt" for kind in kinds]}[kl_on]
+    held = {"trained": trained, "first": first, "all": [kind != "prompt" for kind in kinds]}[args.kl_on]
     return Example(prompt + response["input_ids"] + [end], kinds, trained, held)
 
 
@@ -403,15 +412,15 @@ def load_examples(args, tokenizer, end):
         actions, where = row["actions"], f"{args.data}:{number}: field 'actions'"
         if not isinstance(actions, list) or not all(isinstance(a, dict) for a in actions):
             raise InputError(f"{where} must be a list of {{type, text}}")
-        if not actions or [a.get("type") for a in actions] != (["solve", "verify"] * len(actions))[:len(actions)]:
+        if not actions or any(a.get("type") != ("solve", "verify")[i % 2] for i, a in enumerate(actions)):
             raise InputError(f"{where}: the types must go solve, verify, solve, ...")
         if not all(isinstance(a.get("text"), str) and a["text"].strip() for a in actions):
             raise InputError(f"{where}: every action needs a text")
-        examples.append(encode(row, tokenizer, end, args.mask, args.kl_on))
+        examples.append(encode(row, tokenizer, end, args))
     short = [e for e in examples if len(e.ids) <= args.max_length]
     random.Random(args.seed).shuffle(short)
     n = min(200, round(args.held_out * len(short)))
-    print(f"{len(short) - n} trajectories to train on, {n} held out, {len(rows) - len(short)} too long (--max-length)")
+    print(f"{len(short) - n} trajectories, {n} more held out, {len(rows) - len(short)} too long (--max-length)")
     if len(short) == n:
         raise InputError(f"{args.data}: no trajectory to train on")
     return short[n:], short[:n]
@@ -440,7 +449,8 @@ def micro_losses(policy, base, group, args):
     """-> (log-probs of the trained tokens [n], summed KL of the held tokens)"""
     device, dtype = policy.device, models.pick_dtype(args.dtype, policy.device)
     ids = padded([e.ids for e in group], device)  # [B,T]
-    trained, held = (padded([getattr(e, name)[1:] for e in group], device) for name in ("trained", "held"))  # [B,T-1]
+    trained = padded([e.trained[1:] for e in group], device)  # [B,T-1], of the token that is predicted
+    held = padded([e.held[1:] for e in group], device)
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         hidden = policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.to(dtype)  # [B,T,H]
     head = policy.get_output_embeddings().weight
@@ -455,7 +465,7 @@ def micro_losses(policy, base, group, args):
 
 
 def update(policy, base, optimizer, batch, args):
-    """One step on (1). The denominators are those of the whole batch, however it is cut into micro-batches."""
+    """One step on (1). The denominators are those of the whole batch, however it is cut up."""
     trained, held = sum(sum(e.trained) for e in batch), sum(sum(e.held) for e in batch)
     nll = kl = 0.0
     for group in micro_batches(batch, args.max_tokens):
@@ -481,7 +491,7 @@ def held_out_losses(policy, examples, args):
         for kind, value in zip([k for e in group for k, t in zip(e.kinds, e.trained) if t], values):
             sums[kind] -= value
             counts[kind] += 1
-    return {f"held_out_{kind}": sums[kind] / counts[kind] for kind in ("solve", "verify", "end") if counts[kind]}
+    return {f"held_out_{kind}": sums[kind] / counts[kind] for kind in sorted(counts)}
 
 
 def learning_rate(step, steps, args):
@@ -497,15 +507,15 @@ FREE_FLAGS = ("resume", "force", "device", "save_every")
 
 
 def start_run(args):
-    """Refuse to overwrite a run, or to resume one with other flags. -> trainer state to go on from, or None"""
+    """Refuse to overwrite a run, or to resume one with other flags. -> trainer state, or None"""
     flags, last = Path(args.out) / "args.json", Path(args.out) / "last"
     if flags.exists() and not (args.resume or args.force):
         raise InputError(f"{args.out} holds a run already: --resume goes on with it, --force throws it away")
     if args.resume and flags.exists():
         old = json.loads(flags.read_text())
-        changed = [name for name, value in vars(args).items() if name not in FREE_FLAGS and old.get(name) != value]
-        if changed:
-            raise InputError(f"--resume with another --{changed[0].replace('_', '-')} than the run began with")
+        for name in set(vars(args)) - set(FREE_FLAGS):
+            if old.get(name) != getattr(args, name):
+                raise InputError(f"--resume with another --{name.replace('_', '-')} than the run began with")
     if args.resume and models.has_checkpoint(last):
         return torch.load(last / "trainer.pt", map_location="cpu", weights_only=True)
     return None
@@ -538,7 +548,8 @@ def train(args):
             order = random.Random(f"{args.seed}-{epoch}").sample(range(len(examples)), len(examples))
             batch = [examples[i] for i in order[place * args.batch_size:(place + 1) * args.batch_size]]
             optimizer.param_groups[0]["lr"] = lr = learning_rate(step, steps, args)
-            record = {"step": step + 1, "epoch": epoch + 1, "lr": lr, **update(policy, base, optimizer, batch, args)}
+            record = {"step": step + 1, "epoch": epoch + 1, "lr": lr}
+            record |= update(policy, base, optimizer, batch, args)
             record["seconds"] = time.time() - began
             record["tokens_per_s"] = record["tokens"] / record["seconds"]
             if held_out and ((step + 1) % args.eval_every == 0 or step + 1 == steps):
