@@ -11,14 +11,14 @@ Writes  samples: the problem's fields + responses [str], finished [bool], tokens
         A problem's line is on the disk as soon as it is complete; the end puts the lines in input order.
         FILE.args.json keeps the flags; --resume refuses others.
 Another engine can do the work: --export-prompts writes the batch format of `vllm run-batch` and OpenAI-like
-teachers, plus the rendered `prompt`; --import-responses reads its answers, or {"id": ..., "responses": [...]}.
+teachers, plus the rendered `prompt`; --import-responses reads its answers, or {"id", "responses": [str]}.
 
-How it is fast. Rows sit in the slots of one preallocated KV cache, each from position 0 on, with a length of its
-own. A finished row leaves at once: the last row moves into its slot, so the live rows are always 0..n-1. Waiting
-prompts enter when an eighth of the slots is free. A prompt is prefilled once, and its keys and values go to all
-of its K slots. Prefill stops one token short, so that every token, also the first, is sampled in the same place:
-decode -> next_token_probs -> draw. On CUDA this step is captured as a CUDA graph, one per (rows, length) bucket.
-The tests run the same step on the CPU without capture; the captured one is unmeasured.
+How it is fast. Rows sit in the slots of one preallocated KV cache, each from position 0 on with a length of
+its own. A finished row leaves at once: the last row moves into its slot, so the live rows are 0..n-1. Waiting
+prompts enter when an eighth of the slots is free. A prompt is prefilled once for all of its K slots, and one
+token short, so that every token, also the first, is sampled in one place: decode -> next_token_probs -> draw.
+On CUDA this step is a captured graph, one per (rows, length) bucket. The tests run the same code on the CPU
+with a stand-in for the capture; the capture itself is unmeasured.
 
 A sample depends on (seed, problem, sample index), not on its batch: its random numbers are a hash of these and
 of the position. Only float noise in the logits can differ between batches.
@@ -29,7 +29,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections import deque
+from collections import deque, namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +42,15 @@ from model import (SYSTEM_PROMPT, InputError, load, load_tokenizer, read_jsonl, 
                    render_text, run_main, stop_ids, write_jsonl)
 
 VERIFY_SYSTEM = (
-    "You check your own answer to a maths problem. Do not solve the problem again step by step. Test the answer "
-    "by other means: put it back into the conditions, reason backwards from it, check bounds, units, parity or "
-    "special cases. Write it as a short check of your own earlier work. End with exactly one of these sentences: "
+    "You check your own answer to a maths problem. Do not solve the problem again step by step. Test the "
+    "answer by other means: put it back into the conditions, reason backwards from it, check bounds, units, "
+    "parity or special cases. Write it as a short check of your own earlier work. End with exactly one of: "
     "Therefore, the answer is correct. / Therefore, the answer is incorrect. / "
     "Therefore, the answer cannot be verified.")
 PREFILL_TOKENS = 16384      # padded prompt tokens in one prefill forward
 VIEW_STEP = 256             # CUDA graphs are captured for lengths in steps of this
+TOKEN, LENGTH, KEY, DRAWN = range(4)        # columns of `state` [slots, 4]: what a row's next step needs
+Row = namedtuple("Row", "prompt sample tokens")     # a response in the making: two indices and its ids so far
 
 
 def parse_args():
@@ -104,9 +106,9 @@ class Request:
 def load_requests(args):
     """The problems, or with --verify the distinct boxed answers of a samples file, as requests."""
     rows = read_problems(args.data, args.split, args.limit, gold=False, check=verifier.check_gold)
-    requests = []
     if not args.verify:
         return [Request(r["id"], r, SYSTEM_PROMPT, r["problem"], r["answer"]) for r in rows]
+    requests = []
     for r in rows:
         if not isinstance(r.get("responses"), list):
             raise InputError(f"{args.data}: {r['id']}: field 'responses' is missing; --verify reads samples")
@@ -216,12 +218,8 @@ def decode(model, cache, token, length, view):
                  past_key_values=cache, use_cache=True).logits[:, -1]
 
 
-# Columns of the state tensor [slots, 4]: what the next decode step of a row needs.
-TOKEN, LENGTH, KEY, DRAWN = range(4)
-
-
-def make_step(model, cache, state, temperature, top_k, top_p):
-    """-> step(n, view): one token for rows 0..n-1, left in state[:n, TOKEN]. On CUDA it replays graphs."""
+def make_step(model, cache, state, temperature, top_k, top_p, record=None):
+    """-> step(n, view): one token for rows 0..n-1, left in state[:n, TOKEN]; with `record`, from graphs."""
     def step(n, view):
         live = state[:n]
         logits = decode(model, cache, live[:, TOKEN], live[:, LENGTH], view)
@@ -234,20 +232,18 @@ def make_step(model, cache, state, temperature, top_k, top_p):
         live[:, LENGTH] += 1
         live[:, DRAWN] += 1
 
-    if model.device.type != "cuda":
-        return step
-    graphs, pool, slots, capacity = {}, torch.cuda.graph_pool_handle(), len(state), cache.store.shape[4]
+    graphs, slots, capacity = {}, len(state), cache.store.shape[4]
 
     def replay(n, view):
         unit = max(1, slots // 8)
-        rows = min(slots, -(-n // unit) * unit)             # few sizes, so few captures
-        view = min(capacity, -(-view // VIEW_STEP) * VIEW_STEP)
+        rows, view = min(slots, -(-n // unit) * unit), min(capacity, -(-view // VIEW_STEP) * VIEW_STEP)
         state[n:rows, LENGTH] = 0                           # idle rows write to the start of their own slot
         if (rows, view) not in graphs:
-            graphs[rows, view] = capture(lambda: step(rows, view), state, pool)
+            pool = next(iter(graphs.values())).pool() if graphs else None       # one memory pool for all
+            graphs[rows, view] = record(lambda: step(rows, view), state, pool)
         graphs[rows, view].replay()
 
-    return replay
+    return replay if record else step
 
 
 def capture(run, state, pool):
@@ -263,16 +259,8 @@ def capture(run, state, pool):
     return graph
 
 
-@dataclass
-class Row:
-    """One response in the making: its prompt's index, its number among the K, what it has so far."""
-    prompt: int
-    sample: int
-    tokens: list[int]
-
-
 def plan(lengths, max_new_tokens, batch_size, batch_tokens, max_positions):
-    """Prompt lengths -> (most new tokens per prompt, slots, capacity of a slot); 0 new tokens: does not fit."""
+    """Prompt lengths -> (most new tokens per prompt; 0: does not fit), slots, capacity of a slot."""
     longest = min(batch_tokens, max_positions)
     limits = [max(0, min(max_new_tokens, longest - n)) for n in lengths]
     capacity = max((n + m for n, m in zip(lengths, limits) if m), default=1)
@@ -292,7 +280,8 @@ def generate(model, prompts, keys, stop, max_new_tokens, batch_size=256, batch_t
     yield from ((i, k, [], False) for i in range(len(prompts)) if not limits[i] for k in range(len(keys[i])))
     cache = SlotCache(model, slots, capacity)
     state = torch.zeros(slots, 4, dtype=torch.long, device=model.device)
-    step = make_step(model, cache, state, temperature, top_k, top_p)
+    step = make_step(model, cache, state, temperature, top_k, top_p,
+                     capture if model.device.type == "cuda" else None)
     rows = []                   # rows[i] is the response in slot i
     waiting = deque([Row(i, k, []) for k in range(first, min(first + slots, len(keys[i])))]
                     for i in range(len(prompts)) if limits[i] for first in range(0, len(keys[i]), slots))
@@ -323,8 +312,8 @@ def admit(model, cache, state, prompts, keys, waiting, rows):
         chosen.append(ids)
         rows += waiting.popleft()
     prefill(model, cache, chosen, which, first)
-    state[first:len(rows)] = torch.tensor(          # the columns TOKEN, LENGTH, KEY, DRAWN
-        [[prompts[r.prompt][-1], len(prompts[r.prompt]) - 1, keys[r.prompt][r.sample], 0] for r in rows[first:]])
+    state[first:len(rows)] = torch.tensor(          # columns TOKEN, LENGTH, KEY, DRAWN
+        [[prompts[i][-1], len(prompts[i]) - 1, keys[i][k], 0] for i, k, _ in rows[first:]])
 
 
 def close_gaps(cache, state, rows, ended, view):
@@ -344,7 +333,7 @@ def sample(model, tokenizer, requests, args):
     """Yield (request, K texts, K finished, K token counts) as each request is complete."""
     prompts = [render_ids(tokenizer, r.system, r.user) for r in requests]
     keys = [[stream_key(args.seed, r.key, r.user, k) for k in range(args.num_samples)] for r in requests]
-    tail = max((len(text.encode()) for text in args.stop), default=0) + 8       # a token has at least one byte
+    tail = max((len(text.encode()) for text in args.stop), default=0) + 8       # a token is at least a byte
 
     def stop_at(ids):
         return any(text in tokenizer.decode(ids[-tail:]) for text in args.stop)
@@ -370,7 +359,7 @@ def response_text(tokenizer, ids, stops=()):
 def export_prompts(tokenizer, requests, args):
     """One request a line: custom_id, method, url, body of the batch format, and the rendered prompt."""
     flags = {"model": args.model, "n": args.num_samples, "temperature": args.temperature, "top_p": args.top_p,
-                "max_tokens": args.max_new_tokens, "seed": args.seed, **({"stop": args.stop} if args.stop else {})}
+             "max_tokens": args.max_new_tokens, "seed": args.seed, "stop": args.stop or None}
     url = "/v1/chat/completions" if tokenizer.chat_template else "/v1/completions"
     lines = []
     for r in requests:
@@ -397,7 +386,7 @@ def imported(tokenizer, requests, args):
             mine = answers.setdefault(str(row["custom_id"] if "custom_id" in row else row["id"]), [])
             mine += [(t, bool(f), len(tokenizer(t).input_ids)) for t, f in zip(texts, ends, strict=True)]
         except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}:{number}: field 'response' or 'custom_id' missing or malformed") from None
+            raise InputError(f"{path}:{number}: field 'custom_id' or 'response' is malformed") from None
     for r in requests:
         if len(answers.get(r.key, [])) < args.num_samples:
             raise InputError(f"{path}: field 'custom_id' {r.key!r}: fewer than {args.num_samples} responses")
@@ -406,14 +395,14 @@ def imported(tokenizer, requests, args):
 
 def settings(args):
     """The flags that decide what is in the output file."""
-    names = ("model", "data", "split", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens", "stop",
-             "seed", "verify", "import_responses")
+    names = ("model", "data", "split", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens",
+             "stop", "seed", "verify", "import_responses")
     return {name: getattr(args, name) for name in names}
 
 
 def earlier_rows(args, requests):
-    """-> {request key: its rows} that an interrupted run left in --out; half-written requests do not count."""
-    out, kept, done = Path(args.out), Path(args.out + ".args.json"), {}
+    """-> {request key: its rows} that an interrupted run left in --out, half-written requests left out."""
+    out, kept, done, known = Path(args.out), Path(args.out + ".args.json"), {}, {r.key for r in requests}
     if args.force or not out.exists():
         return done
     if not args.resume:
@@ -422,16 +411,15 @@ def earlier_rows(args, requests):
     for name, value in settings(args).items():
         if flags.get(name, value) != value:
             raise InputError(f"{out}: was begun with {name} {flags[name]!r}, not {value!r}")
-    whole, _, _ = out.read_bytes().rpartition(b"\n")           # what follows the last newline is half a line
-    for number, line in enumerate(whole.decode().split("\n") if whole else [], 1):
+    whole = out.read_bytes().rpartition(b"\n")[0].decode()     # what follows the last newline is half a line
+    for number, line in enumerate(whole.split("\n") if whole else [], 1):
         try:
             row = json.loads(line)
             done.setdefault(row_key(row, args), []).append(row)
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{out}:{number}: not a line of this run") from None
-    strangers = done.keys() - {r.key for r in requests}
-    if strangers:
-        raise InputError(f"{out}: field 'id' {min(strangers)!r} is not in {args.data}")
+        if row_key(row, args) not in known:
+            raise InputError(f"{out}:{number}: field 'id' {row['id']!r} is not in {args.data}")
     return {key: rows for key, rows in done.items() if len(rows) == (args.num_samples if args.verify else 1)}
 
 
@@ -442,12 +430,12 @@ def write_results(args, requests, results, done):
     write_jsonl(args.out, [row for rows in done.values() for row in rows])
     with tqdm(total=len(requests), initial=len(done)) as bar:
         for request, texts, finished, tokens in results:
-            rows = [{**request.row, "responses": texts, "finished": finished, "tokens": tokens}]
+            rows = [{"responses": texts, "finished": finished, "tokens": tokens}]
             if args.verify:
-                rows = [{**request.row, "verification": text, "kind": "confirmative", "finished": f, "tokens": t}
-                        for text, f, t in zip(texts, finished, tokens)]
-            write_jsonl(args.out, rows, append=True)
-            done[request.key] = rows
+                rows = [{"verification": text, "kind": "confirmative", "finished": end} for text, end
+                        in zip(texts, finished)]
+            done[request.key] = [{**request.row, **row} for row in rows]
+            write_jsonl(args.out, done[request.key], append=True)
             made += sum(tokens)
             shown = {"tokens/s": round(made / (time.time() - start))}
             if request.gold is not None:
