@@ -7,12 +7,12 @@ Metrics, over all responses to the test set; s_j is the j-th solution, v_j the v
   CP  (9)   among verifications that say "correct", the share whose solution is right
   ICR (10)  P(last right | first wrong)      CIR (11)  P(last wrong | first right)
   CL, CS    P(last right | first right), P(last right | first wrong), of arXiv 2412.19513
-  RSS       (F - P²) / ((1 - (1 - P)²) - P²), P first and F final accuracy. The bounds come from P alone: of two
-            independent attempts the worst critic is right only if both are, P², the best if either is. So
+  RSS       (F - P²) / (1 - (1 - P)² - P²), P first and F final accuracy. The bounds come from P alone: of two
+            independent attempts the worst critic is right only if both are, the best if either is. So
             0 worst, 1/2 no gain, 1 best; not clipped. Our reading of that paper's idea.
   trials, tokens, finished          solutions and tokens a response; share that ended by itself
   no_verdict, repeats               verifications without a verdict; retries that repeat an earlier answer
-  right_to_wrong, ...               transition table, first solution to last, as shares of all responses
+  right_to_wrong, ...               transition table, first solution to last, shares of all responses
   level_N_accuracy, level_N_trials           figure 4
   cut_after_j_accuracy, cut_after_j_tokens   had and paid if every response is cut after its j-th solution
   avg@K, pass@k, maj@k, distinct_answers     with K > 1 responses a problem; maj@k is the mean over disjoint
@@ -20,8 +20,8 @@ Metrics, over all responses to the test set; s_j is the j-th solution, v_j the v
 
 Error bars, 95 %. Shares: Wilson. Responses to one problem are not independent, so n is divided by the design
 effect (clustered over binomial variance) where that is above 1; one response a problem gives plain Wilson.
-All else: percentile bootstrap over problems. Differences: the same, paired (both models see the same resampled
-problems); the two-sided p is below 0.05 where that interval excludes 0. Undefined is `–` and null, never 0.
+All else: percentile bootstrap over problems. Differences: paired, both models see the same resampled
+problems; the two-sided p is below 0.05 where that interval excludes 0. Undefined is `–` and null, never 0.
 
 Run:   python evaluate.py base=runs/toy/base.jsonl BI=runs/toy/bi.jsonl --out runs/toy/report
        python evaluate.py BI=bi.jsonl PRL=prl.jsonl --metrics PRL=runs/prl/metrics.jsonl --out runs/report
@@ -41,7 +41,7 @@ import math
 import os
 from collections import Counter
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -49,16 +49,18 @@ import numpy as np
 from model import InputError, read_jsonl, run_main
 from verifier import action_rewards, check_gold, extract_boxed, judge_many, parse_actions, parse_verdict
 
+VERDICTS = ("incorrect", "correct")  # by V_golden
 CELLS = ["right_to_right", "right_to_wrong", "wrong_to_right", "wrong_to_wrong"]  # first solution to last
-ORDER = ["first_accuracy", "final_accuracy", "VA", "ER", "CP", "ICR", "CIR", "CL", "CS", "RSS", "trials", "tokens",
-         "finished", "no_verdict", "repeats", *CELLS]
+ORDER = ["first_accuracy", "final_accuracy", "VA", "ER", "CP", "ICR", "CIR", "CL", "CS", "RSS", "trials",
+         "tokens", "finished", "no_verdict", "repeats", *CELLS]
+SHARES = {*ORDER} - {"RSS", "trials", "tokens"}
 
 
 def parse_args():
     p = argparse.ArgumentParser(description="Compare models by their samples files (S2R appendix E).")
     p.add_argument("models", nargs="+", metavar="NAME=SAMPLES", help="samples file of each model")
     p.add_argument("--out", required=True, help="folder for report.json, report.md, report.html")
-    p.add_argument("--against", metavar="NAME", help="model the others are compared with; default the first")
+    p.add_argument("--against", metavar="NAME", help="compare the others with this model; default the first")
     p.add_argument("--intersect", action="store_true", help="compare on the problems that all files have")
     p.add_argument("--metrics", action="append", default=[], metavar="NAME=FILE",
                    help="metrics.jsonl of a training run, for its curves; may be repeated")
@@ -74,15 +76,15 @@ def parse_args():
 
 @dataclass
 class Scored:
-    """One response, judged. `right`, `answers`, `spent` have an entry for each solution, `verdicts` for each check."""
+    """One response, judged."""
     id: str
     level: str | None
     tokens: int | None
     finished: bool | None
-    right: list         # V_golden(s_j)
-    answers: list       # equivalence class of the answer: True right, else its first spelling; None no answer
-    spent: list         # tokens up to the end of the solution
-    verdicts: list      # (Parser(v_j), V_golden(s_j))
+    right: list      # of each solution: V_golden(s_j)
+    answers: list    # of each solution: class of its answer; True right, else its first spelling, None none
+    spent: list      # of each solution: tokens up to its end
+    verdicts: list   # of each verification: (Parser(v_j), V_golden(s_j))
 
 
 def load(path):
@@ -98,10 +100,10 @@ def load(path):
         need(reason is None, "answer", f"is no usable gold answer: {reason}")
         need(isinstance(texts, list) and texts and all(isinstance(t, str) for t in texts), "responses",
              "is not a list of one or more strings")
-        for field, types in (("finished", bool), ("tokens", (int, float))):
+        for field, kind in (("finished", bool), ("tokens", int)):
             values = row.setdefault(field, [None] * len(texts))  # other engines may not write them
-            need(isinstance(values, list) and len(values) == len(texts)
-                 and all(v is None or isinstance(v, types) for v in values), field, "does not fit the responses")
+            need(isinstance(values, list) and len(values) == len(texts) and all(type(v) in (kind, type(None))
+                 for v in values), field, f"is not a list of one {kind.__name__} a response")
         need(row["id"] not in rows, "id", f"{row['id'][:60]!r} appears twice")
         rows[row["id"]] = row
     return rows
@@ -109,35 +111,32 @@ def load(path):
 
 def align(models, intersect=False):
     """{name: {id: row}} -> {name: [row]}, the same problems in the same order for every model."""
-    (base, first), *others = models.items()
-    common = [i for i in first if all(i in rows for _, rows in others)]
-    for name, rows in others:
-        odd = [i for i in first if i not in rows] + [i for i in rows if i not in first]
-        if odd and not intersect:
-            raise InputError(f"{base} ({len(first)}) and {name} ({len(rows)}) have different problems, such as "
-                             f"{odd[0][:60]!r}; --intersect compares the {len(common)} that all models have")
-        for i in common:
-            if rows[i]["answer"] != first[i]["answer"]:
-                raise InputError(f"problem {i[:60]!r}: field 'answer' is {first[i]['answer']!r} in {base}, "
-                                 f"{rows[i]['answer']!r} in {name}")
-    if not common:
-        raise InputError("the models have no problem in common")
+    base, first = next(iter(models.items()))
+    common = [i for i in first if all(i in rows for rows in models.values())]
+    for name, rows in models.items():
+        odd = set(first) ^ set(rows)
+        if odd and (not intersect or not common):
+            raise InputError(f"{base} ({len(first)}) and {name} ({len(rows)}) have different problems, like "
+                             f"{min(odd)[:60]!r}; --intersect compares the {len(common)} that all have")
+        if odd := [i for i in common if rows[i]["answer"] != first[i]["answer"]]:
+            raise InputError(f"{base} and {name} differ in field 'answer' of problem {odd[0][:60]!r}")
     return {name: [rows[i] for i in common] for name, rows in models.items()}
 
 
 def score(rows, workers=1):
-    """Samples rows -> list of Scored, one a response, in order. Repeated answers to a problem are judged once."""
+    """Samples rows -> list of Scored, one a response, in order. Repeats of an answer are judged once."""
     cut = [[parse_actions(text) for text in row["responses"]] for row in rows]
     boxes = [{} for _ in rows]  # of each problem: answer -> a solution that gives it
     for box, group in zip(boxes, cut):
         for a in (a for actions in group for a in actions if a.type == "solve"):
             box.setdefault(extract_boxed(a.text), a.text)
     todo = [(i, answer) for i, box in enumerate(boxes) for answer in box]
-    right = dict(zip(todo, judge_many([boxes[i][a] for i, a in todo], [rows[i]["answer"] for i, _ in todo], workers)))
+    judged = judge_many([boxes[i][a] for i, a in todo], [rows[i]["answer"] for i, _ in todo], workers)
+    right = dict(zip(todo, judged))
     wrong = [[a for a in box if a is not None and not right[i, a]] for i, box in enumerate(boxes)]
     pairs = list(dict.fromkeys((b, a) for answers in wrong for a, b in combinations(answers, 2)))
-    same = judge_many([f"\\boxed{{{b}}}" for b, _ in pairs], [a for _, a in pairs], workers)
-    same = {pair for pair, equal in zip(pairs, same) if equal}
+    judged = judge_many([f"\\boxed{{{b}}}" for b, _ in pairs], [a for _, a in pairs], workers)
+    same = {pair for pair, ok in zip(pairs, judged) if ok}
     scored = []
     for i, (row, group) in enumerate(zip(rows, cut)):
         level = None if row.get("level") is None else str(row["level"]).removeprefix("Level").strip()
@@ -147,11 +146,11 @@ def score(rows, workers=1):
             for a in actions:
                 if a.type == "verify":
                     r.verdicts.append((parse_verdict(a.text), r.right[-1]))
-                else:
-                    answer = extract_boxed(a.text)
-                    r.right.append(right[i, answer])
-                    r.answers.append(right[i, answer] or kinds[answer])
-                    r.spent.append((tokens or 0) * a.end / max(1, len(text)))
+                    continue
+                answer = extract_boxed(a.text)
+                r.right.append(right[i, answer])
+                r.answers.append(right[i, answer] or kinds[answer])
+                r.spent.append((tokens or 0) * a.end / max(1, len(text)))
             scored.append(r)
     return scored
 
@@ -173,7 +172,7 @@ def majority(votes):
 def counts(group, samples, trials):
     """Scored responses to one problem -> {metric: (numerator, denominator)}.
 
-    samples: the fewest responses that any problem has. trials: up to which solution the cut_after metrics go."""
+    samples: the fewest responses that any problem has; trials: how far the cut_after metrics go."""
     def share(values):
         values = [v for v in values if v is not None]
         return sum(values), len(values)
@@ -182,13 +181,14 @@ def counts(group, samples, trials):
     fixed, kept = [b for a, b in ends if not a], [b for a, b in ends if a]
     out = {
         "first_accuracy": share(a for a, _ in ends), "final_accuracy": share(b for _, b in ends),
-        "VA": share(v == ("correct" if right else "incorrect") for v, right in checks),
+        "VA": share(v == VERDICTS[right] for v, right in checks),
         "ER": share(v == "incorrect" for v, right in checks if not right),
         "CP": share(right for v, right in checks if v == "correct"),
         "ICR": share(fixed), "CIR": share(not b for b in kept), "CL": share(kept), "CS": share(fixed),
         "trials": share(len(r.right) for r in group), "tokens": share(r.tokens for r in group),
         "finished": share(r.finished for r in group), "no_verdict": share(v is None for v, _ in checks),
-        "repeats": share(a is not None and a in r.answers[:j] for r in group for j, a in enumerate(r.answers) if j),
+        "repeats": share(a is not None and a in r.answers[:j] for r in group
+                         for j, a in enumerate(r.answers) if j),
     }
     for name, cell in zip(CELLS, [(True, True), (True, False), (False, True), (False, False)]):
         out[name] = share(e == cell for e in ends)
@@ -212,7 +212,7 @@ def counts(group, samples, trials):
 def tallies(scored):
     """Scored responses -> {metric: [P, 2]}, numerator and denominator of each of the P problems.
 
-    Every metric but RSS is Σ numerator / Σ denominator, so a resampled metric is a weighted sum of these rows."""
+    Every metric but RSS is Σ numerator / Σ denominator, so to resample it is to weight these rows."""
     groups = {}
     for r in scored:
         groups.setdefault(r.id, []).append(r)
@@ -239,9 +239,6 @@ def estimates(tally, bootstrap, seed):
     return {name: out[name] for name in sorted(out, key=place)}
 
 
-SHARES = {*ORDER} - {"RSS", "trials", "tokens"}
-
-
 def wilson(tally, z=1.959964):
     """[P, 2] -> 95 % interval of the share Σ hits / Σ n. Plain Wilson where no problem has n above 1.
 
@@ -251,12 +248,20 @@ def wilson(tally, z=1.959964):
     effect = ((hits - p * total) ** 2).sum() / (n * p * (1 - p)) if 0 < p < 1 else n / used
     n /= max(1, effect)
     centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, float((centre - half) / (1 + z * z / n))), min(1.0, float((centre + half) / (1 + z * z / n)))
+    return [min(1.0, max(0.0, float(end / (1 + z * z / n)))) for end in (centre - half, centre + half)]
 
 
 def is_share(name):
-    """Whether a metric is a share of counted things (Wilson); pass@k and the like are rates, the rest means."""
+    """Whether a metric is a share of counted things, not a mean."""
     return name in SHARES or name.endswith("_accuracy")
+
+
+def interval(draws):
+    """[B] resamples, nan where undefined -> the 95 % percentile interval, and the two-sided p of being 0."""
+    draws = draws[~np.isnan(draws)]
+    low, high = np.percentile(draws, [2.5, 97.5]).tolist() if len(draws) else (None, None)
+    tail = 1 + min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
+    return low, high, min(1.0, 2 * tail / (1 + len(draws)))
 
 
 def metrics(rows, bootstrap=2000, seed=0):
@@ -264,38 +269,32 @@ def metrics(rows, bootstrap=2000, seed=0):
     tally, out = tallies(rows), {}
     p, f = (tally[name][:, 0].sum() / len(rows) for name in ("first_accuracy", "final_accuracy"))
     for name, draws in estimates(tally, bootstrap, seed).items():
-        top, bottom = (f - p * p, 2 * p * (1 - p)) if name == "RSS" else tally[name].sum(0)
+        top, bottom = (f - p * p, 2 * p * (1 - p)) if name == "RSS" else tally[name].sum(0).tolist()
         value, low, high = float(draws[0]), None, None
-        if math.isnan(value):
-            value = None
-        elif is_share(name):
-            low, high = wilson(tally[name])
-        elif len(tally["trials"]) > 1:
-            low, high = np.nanpercentile(draws[1:], [2.5, 97.5]).tolist()
-        out[name] = {"value": value, "numerator": int(top) if is_share(name) else float(top),
-                     "denominator": float(bottom) if name == "RSS" else int(bottom), "low": low, "high": high}
+        if not math.isnan(value) and is_share(name):
+            low, high, top = *wilson(tally[name]), int(top)
+        elif not math.isnan(value) and len(tally["trials"]) > 1:
+            low, high, _ = interval(draws[1:])
+        out[name] = {"value": None if math.isnan(value) else value, "numerator": top,
+                     "denominator": bottom if name == "RSS" else int(bottom), "low": low, "high": high}
     return out
 
 
 def differences(rows, base, bootstrap=2000, seed=0):
-    """Scored responses of two models to the same problems -> {metric: {value, low, high, p}}, model minus base."""
+    """Scored responses of two models to the same problems -> {metric: {value, low, high, p}}, rows - base."""
     draws, draws_base = (estimates(tallies(r), bootstrap, seed) for r in (rows, base))
-    out = {}
+    out, one = {}, len({r.id for r in rows}) == 1
     for name in (n for n in draws if n in draws_base):
-        value, *d = (draws[name] - draws_base[name]).tolist()  # [1 + B]
-        d = np.array([x for x in d if not math.isnan(x)])
-        out[name] = {"value": None if math.isnan(value) else value, "low": None, "high": None, "p": None}
-        if not math.isnan(value) and len(d) and len({r.id for r in rows}) > 1:
-            low, high = np.percentile(d, [2.5, 97.5]).tolist()
-            p = min(1.0, 2 * (1 + min((d <= 0).sum(), (d >= 0).sum())) / (1 + len(d)))
-            out[name] |= {"low": low, "high": high, "p": float(p)}
+        d = draws[name] - draws_base[name]  # [1 + B]
+        low, high, p = (None,) * 3 if one or math.isnan(d[0]) else interval(d[1:])
+        out[name] = {"value": None if math.isnan(d[0]) else float(d[0]), "low": low, "high": high, "p": p}
     return out
 
 
 # ------------------------------------------------------------------------------------------- output
 
 def cell(name, m):
-    """A metric or a difference as text: value [low, high] and its counts or its p; shares and rates in percent."""
+    """A metric or a difference as text: value [low, high], counts or p; shares and rates in percent."""
     if m is None or m["value"] is None:
         return "–" if m is None or "p" in m else f"– {m['numerator']:g}/{m['denominator']:g}"
     scale, form = (100, ".1f") if is_share(name) or "@" in name else (1, ".2f")
@@ -319,53 +318,65 @@ def tables(report):
 
 def markdown(tables):
     """Tables of cells -> aligned Markdown, which also reads well on a terminal."""
-    out = []
+    out = ""
     for title, rows in tables:
         widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = [" | ".join(c.ljust(w) for c, w in zip(row, widths)) for row in rows]
-        out.append("\n".join([title, "", *(f"| {x} |" for x in (lines[0], " | ".join("-" * w for w in widths),
-                                                              *lines[1:]))]))
-    return "\n\n".join(out) + "\n"
+        out += f"{title}\n\n"
+        for row in (rows[0], ["-" * w for w in widths], *rows[1:]):
+            out += "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |\n"
+        out += "\n"
+    return out
 
 
-def bars(ax, models, labels, title, scale=100):
-    """Grouped bars with error bars: a group for each metric of labels {metric: label}, a bar for each model."""
+def defined(pairs, scale=100):
+    """[(x, metric or None)] -> x, value, low, high as arrays, without the undefined ones."""
+    pairs = [(x, m) for x, m in pairs if x is not None and m and m["low"] is not None]
+    return np.array([(x, *(scale * m[y] for y in ("value", "low", "high"))) for x, m in pairs]).reshape(-1, 4).T
+
+
+def bars(ax, models, colours, labels, title, scale=100):
+    """Bars with error bars: a group for each metric of labels {metric: label}, in it a bar for each model."""
     width = 0.8 / len(models)
-    for i, (model, m) in enumerate(models.items()):
-        at = [(x + (i + 0.5) * width - 0.4, m[n]) for x, n in enumerate(labels) if n in m and m[n]["low"] is not None]
-        error = [[scale * abs(v["value"] - v[end]) for _, v in at] for end in ("low", "high")]
-        ax.bar([x for x, _ in at], [scale * v["value"] for _, v in at], width * 0.92, yerr=error, label=model,
-               error_kw={"lw": 1, "capsize": 2, "ecolor": "#444"}, color=f"C{i}")
+    for i, (name, m) in enumerate(models.items()):
+        at = [(x + (i + 0.5) * width - 0.4, m.get(n)) for x, n in enumerate(labels)]
+        x, y, low, high = defined(at, scale)
+        ax.bar(x, y, width * 0.92, yerr=np.abs([low - y, high - y]), label=name, color=colours[name],
+               error_kw={"lw": 1, "capsize": 2, "ecolor": "#444"})
     ax.set_xticks(range(len(labels)), labels.values())
     ax.set_title(title, fontsize=10)
 
 
-def curve(ax, models, points, style, title, suffix=""):
-    """A line for each model through points(metrics) = [(x, metric or None)], with the metric's interval."""
-    for i, (model, m) in enumerate(models.items()):
-        at = [(x, v) for x, v in points(m) if x and v and v["low"] is not None]
-        xs, *ys = [x for x, _ in at], *([100 * v[y] for _, v in at] for y in ("value", "low", "high"))
-        ax.plot(xs, ys[0], style, color=f"C{i}", markersize=4, label=model + suffix)
-        ax.fill_between(xs, *ys[1:], color=f"C{i}", alpha=0.1, lw=0)
+def lines(ax, models, colours, pairs, style, title):
+    """A line for each model through pairs(metrics) = [(x, metric or None)], with its interval as a band."""
+    for name, m in models.items():
+        x, y, low, high = defined(pairs(m))
+        ax.plot(x, y, style, color=colours[name], markersize=4, label=name)
+        ax.fill_between(x, low, high, color=colours[name], alpha=0.1, lw=0)
     ax.set_title(title, fontsize=10)
 
 
-def training(plt, runs):
-    """Training curves: a panel for each number in the metrics files, over the step; the running mean in strong."""
-    keys = list(dict.fromkeys(k for rows in runs.values() for row in rows for k, v in row.items()
-                              if isinstance(v, (int, float)) and k != "step"))
-    high = max(1, -(-len(keys) // 4))
+def logged(rows):
+    """Rows of a metrics.jsonl -> names of the numbers in them."""
+    return dict.fromkeys(k for row in rows for k, v in row.items()
+                         if isinstance(v, (int, float)) and k != "step")
+
+
+def training(plt, runs, colours):
+    """Training curves: a panel for each number in the metrics files, over the step."""
+    keys = list(dict.fromkeys(k for rows in runs.values() for k in logged(rows)))
+    high = 1 + (len(keys) - 1) // 4
     fig, axes = plt.subplots(high, 4, figsize=(9.5, 1.8 * high), squeeze=False, layout="constrained")
-    for ax, key in zip(axes.flat, keys + [""] * 4):
+    for ax, key in zip(axes.flat, keys + [None] * 3):
         ax.set_title(key, fontsize=9)
         ax.tick_params(labelsize=7)
-        ax.set_visible(bool(key))
-        for i, (name, rows) in enumerate(runs.items()):
-            at = [(row.get("step", n), row[key]) for n, row in enumerate(rows) if isinstance(row.get(key), (int, float))]
+        ax.set_visible(key is not None)
+        for name, rows in runs.items():
+            at = [(row.get("step", n), row[key]) for n, row in enumerate(rows) if key in logged([row])]
             x, y = np.array(at, float).reshape(-1, 2).T
-            near = max(1, len(y) // 20)
-            ax.plot(x, y, color=f"C{i}", alpha=0.25, lw=0.8)
-            ax.plot(x, [y[max(0, t - near):t + near + 1].mean() for t in range(len(y))], color=f"C{i}", label=name)
+            near = len(y) // 20
+            mean = [y[max(0, t - near):t + near + 1].mean() for t in range(len(y))]
+            ax.plot(x, y, color=colours[name], alpha=0.25, lw=0.8)
+            ax.plot(x, mean, color=colours[name], label=name)
     return fig
 
 
@@ -378,56 +389,58 @@ def pictures(models, runs):
         return []
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys([*models, *runs]))}
     names, out = dict.fromkeys(n for m in models.values() for n in m), []
+
+    def panels():
+        fig, axes = plt.subplots(1, 2, figsize=(9.5, 3), layout="constrained")
+        return fig, *axes
 
     def done(fig, caption):
         for ax in fig.axes:
             ax.grid(axis="y", alpha=0.3)
             ax.set_axisbelow(True)
             ax.spines[["top", "right"]].set_visible(False)
-        fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=9, frameon=False)
+        legend = {name: line for ax in fig.axes for line, name in zip(*ax.get_legend_handles_labels())}
+        fig.legend(legend.values(), legend, loc="outside right center", fontsize=9, frameon=False)
         buffer = io.BytesIO()
         fig.savefig(buffer, format="png", dpi=120)
         plt.close(fig)
         out.append((caption, base64.b64encode(buffer.getvalue()).decode()))
-
-    def panels(*widths):
-        return plt.subplots(1, len(widths), figsize=(9.5, 3), width_ratios=widths, layout="constrained")
-
-    fig, (left, right) = panels(3, 2)
-    bars(left, models, {n: n for n in ("VA", "ER", "CP")}, "verification, %")
-    bars(right, models, {"ICR": "wrong to right", "CIR": "right to wrong"}, "correction, %")
+    fig, left, right = panels()
+    bars(left, models, colours, {n: n for n in ("VA", "ER", "CP")}, "verification, %")
+    bars(right, models, colours, {"ICR": "wrong to right", "CIR": "right to wrong"}, "correction, %")
     done(fig, "Verification and correction (the paper's figure 3)")
     if levels := sorted(n.split("_")[1] for n in names if n.startswith("level_") and is_share(n)):
-        fig, (left, right) = panels(1, 1)
-        bars(left, models, {f"level_{x}_accuracy": x for x in levels}, "final accuracy per level, %")
-        bars(right, models, {f"level_{x}_trials": x for x in levels}, "trials per level", scale=1)
+        fig, left, right = panels()
+        bars(left, models, colours, {f"level_{x}_accuracy": x for x in levels}, "final accuracy per level, %")
+        bars(right, models, colours, {f"level_{x}_trials": x for x in levels}, "trials per level", scale=1)
         done(fig, "Accuracy and trials per level (the paper's figure 4)")
-    fig, (left, right) = panels(1, 1)
-    cuts = [(n, n.replace("accuracy", "tokens")) for n in names if n.startswith("cut_") and is_share(n)]
-    curve(left, models, lambda m: [(m[t]["value"], m[a]) for a, t in [*cuts, ("final_accuracy", "tokens")] if a in m],
-          "o-", "accuracy, %, over tokens a response")
     ks = [int(n[5:]) for n in names if n.startswith("pass@")]
+    spent = [(n.replace("accuracy", "tokens"), n) for n in names if n.startswith("cut_") and is_share(n)]
+    spent.append(("tokens", "final_accuracy"))
+    fig, left, right = panels()
+    lines(left, models, colours, lambda m: [(m[x]["value"], m[y]) for x, y in spent if x in m], "o-",
+          "accuracy, %, over tokens a response")
+    lines(right, models, colours, lambda m: [(k, m.get(f"maj@{k}")) for k in ks], "s:", "")
+    lines(right, models, colours, lambda m: [(k, m.get(f"pass@{k}")) for k in ks], "o-",
+          "pass@k, maj@k (dotted), %, over k")
     right.set_visible(bool(ks))
-    if ks:
-        curve(right, models, lambda m: [(k, m.get(f"pass@{k}")) for k in ks], "o-", "")
-        curve(right, models, lambda m: [(k, m.get(f"maj@{k}")) for k in ks], "s:", "pass@k, maj@k (dotted), %")
-        right.set_xscale("log", base=2)
-    done(fig, "Accuracy for the tokens spent: every response cut after its 1st, 2nd, … solution, then whole")
+    done(fig, "Accuracy for the tokens spent: each response cut after its 1st, 2nd, … solution, then whole")
     if runs:
-        done(training(plt, runs), "Training: each step pale, running mean strong")
+        done(training(plt, runs, colours), "Training: each step pale, running mean strong")
     return out
 
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>S²R report</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #222 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
 h2 { font-size: 1.15rem; margin-top: 2.2rem } .note, figcaption { color: #666; font-size: 13px }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
-td { padding: .1rem 1.2rem .1rem 0; white-space: nowrap; border-bottom: 1px solid #eee }
-tr:first-child { font-weight: 600 } figure { margin: 1rem 0 } img { max-width: 100% } summary { cursor: pointer }
+figure { margin: 1rem 0 } img { max-width: 100% } .wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; white-space: nowrap }
+td { padding: .1rem 1.2rem .1rem 0; border-bottom: 1px solid #eee } tr:first-child { font-weight: 600 }
 details { border: 1px solid #ddd; border-radius: 6px; padding: .4rem .8rem; margin: .4rem 0 }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; font-size: 13px }
+summary { cursor: pointer } pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0 }
 .action { border-left: 4px solid; padding: .2rem .7rem; margin: .4rem 0; font-size: 12px }
 .good { border-color: #2a9d5c; background: #edf8f1 } .bad { border-color: #d1495b; background: #fcf0f1 }
 </style>"""
@@ -435,34 +448,43 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; font-size
 
 def trajectory(row, text, scored):
     """One response as HTML: the problem, then each action coloured by its reward."""
-    actions = parse_actions(text)
-    rewards = action_rewards(actions, row["answer"], scored.finished is not False)
     facts = [f"level {scored.level}" * (scored.level is not None), f"solutions: {len(scored.right)}",
              f"tokens: {scored.tokens}", "unfinished" * (scored.finished is False), row["problem"][:90]]
-    body = "".join(f'<div class="action {"good" if reward > 0 else "bad"}">{a.type} {reward:+d}'
-                   f"<pre>{html.escape(a.text.strip())}</pre></div>" for a, reward in zip(actions, rewards))
-    return (f"<details><summary>{html.escape(' · '.join(filter(None, facts)))}</summary><pre>"
-            f"{html.escape(row['problem'])}</pre><p class=note>gold answer: {html.escape(row['answer'])}{body}</details>")
+    parts = [f"<details><summary>{html.escape(' · '.join(filter(None, facts)))}</summary>",
+             f"<pre>{html.escape(row['problem'])}</pre><p class=note>gold: {html.escape(row['answer'])}</p>"]
+    actions = parse_actions(text)
+    good = [x for pair in zip_longest(scored.right, (v == VERDICTS[right] for v, right in scored.verdicts))
+            for x in pair][:len(actions)]  # the rewards of section 6, without judging again
+    good[-1] &= scored.finished is not False
+    for a, reward in zip(actions, good):
+        parts.append(f'<div class="action {"good" if reward else "bad"}">{a.type} {"+1" if reward else "-1"}'
+                     f"<pre>{html.escape(a.text.strip())}</pre></div>")
+    return "".join([*parts, "</details>"])
 
 
 def page(report, figures, rows, scored, show):
-    """The whole report as one HTML file; about `show` trajectories a model, evenly over the transition table."""
+    """The whole report as HTML; about `show` trajectories a model, evenly over the transition table."""
     parts = [PAGE, f"<h1>S²R report: {html.escape(', '.join(report['models']))}</h1>"]
-    parts += [f'<figure><img alt="" src="data:image/png;base64,{png}"><figcaption>{html.escape(caption)}</figcaption>'
-              "</figure>" for caption, png in figures] or ["<p>matplotlib is not installed: no pictures.</p>"]
-    for title, text in tables(report):
-        parts += [f"<h2>{html.escape(title)}</h2><div class=wide><table>"]
-        parts += ["<tr>" + "".join(f"<td>{html.escape(c)}" for c in row) for row in text] + ["</table></div>"]
+    parts += ["<p>matplotlib is not installed: no pictures.</p>"] * (not figures)
+    for caption, png in figures:
+        parts.append(f'<figure><img alt="" src="data:image/png;base64,{png}"><figcaption>{caption}</figcaption>')
+    for title, cells in tables(report):
+        parts.append(f"<h2>{html.escape(title)}</h2><div class=wide><table>")
+        for row in cells:
+            bold = (html.escape(c).partition(" ") for c in row[1:])  # the value, then the rest of the cell
+            parts.append(f"<tr><td>{row[0]}" + "".join(f"<td><b>{a}</b> {b}" for a, _, b in bold))
+        parts.append("</table></div>")
     for name in rows:
         parts.append(f"<h2>Trajectories of {html.escape(name)}, first solution to last</h2>")
         flat = [(row, text) for row in rows[name] for text in row["responses"]]  # the order of `scored`
         order = np.random.default_rng(report["seed"]).permutation(len(flat))
-        for kind in CELLS:
-            ends = tuple(word == "right" for word in kind.split("_to_"))
-            members = [i for i in order if (scored[name][i].right[0], scored[name][i].right[-1]) == ends]
-            parts += [f"<details><summary>{kind.replace('_', ' ')}: {len(members)} of {len(flat)}</summary>",
+        for cell in CELLS:
+            ends = [word == "right" for word in cell.split("_to_")]
+            members = [i for i in order if [scored[name][i].right[j] for j in (0, -1)] == ends]
+            parts += [f"<details><summary>{cell.replace('_', ' ')}: {len(members)} of {len(flat)}</summary>",
                       *(trajectory(*flat[i], scored[name][i]) for i in members[:-(-show // 4)]), "</details>"]
-    return "\n".join([*parts, f"<h2>What the numbers mean</h2><pre>{html.escape(__doc__.split('Run:')[0])}</pre></html>\n"])
+    parts += ["<h2>What the numbers mean</h2><pre>", html.escape(__doc__.split("Run:")[0]), "</pre></html>"]
+    return "\n".join(parts) + "\n"
 
 
 def named(pairs):
@@ -480,11 +502,15 @@ def main():
     args = parse_args()
     files, out = named(args.models), Path(args.out)
     against = args.against or next(iter(files))
-    if against not in files:
-        raise InputError(f"--against: no model is named {against!r}")
+    if against not in files or args.bootstrap < 1:
+        raise InputError(f"--against: no model is named {against!r}" if against not in files else
+                         f"--bootstrap {args.bootstrap}: at least 1")
     if (out / "report.json").exists() and not args.force:
-        raise InputError(f"{out} holds a report; --force overwrites it")
+        raise InputError(f"{out} holds a report already; --force overwrites it")
     runs = {name: read_jsonl(path) for name, path in named(args.metrics).items()}
+    for name, path in named(args.metrics).items():
+        if not logged(runs[name]):
+            raise InputError(f"{path}: no numbers in it")
     rows = align({name: load(path) for name, path in files.items()}, args.intersect)
     scored = {name: score(r, args.workers) for name, r in rows.items()}
     draws = {"bootstrap": args.bootstrap, "seed": args.seed}
@@ -499,7 +525,7 @@ def main():
                "report.html": page(report, pictures(report["models"], runs), rows, scored, args.show)}
     out.mkdir(parents=True, exist_ok=True)
     for name, text in written.items():
-        (out / f"{name}.tmp").write_text(text, "utf-8")
+        (out / f"{name}.tmp").write_text(text, "utf-8", "replace")  # a lone surrogate becomes "?"
         (out / f"{name}.tmp").replace(out / name)
     print(f"wrote {', '.join(written)} to {out}")
 
