@@ -3,6 +3,7 @@
 (first version: the equivalence grammar follows)
 """
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -131,7 +132,7 @@ def action_ids(tokenizer, ids):
 
 
 # -------------------------------------------------------------------------------------------- normalise
-MAX_PARSED, MAX_COMPARED = 3000, 200_000    # characters: beyond the first only equal texts are equal
+MAX_COMPARED, MAX_PARSED = 50_000, 1500     # characters: above these only equal texts are equal
 UNICODE = str.maketrans({
     "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "⁄": "/", "∕": "/", "：": ":",
     "，": ",", "；": ";", "（": "(", "）": ")", "．": ".", "、": ",", "’": "'", "′": "'", "％": "%", "＝": "=",
@@ -141,150 +142,160 @@ UNICODE = str.maketrans({
     "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ",
     "ω": r"\omega ", "∠": "", "△": r"\triangle ", "…": r"\ldots ", "⟨": r"\langle ", "⟩": r"\rangle ",
     "²": "^{2}", "³": "^{3}", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "£": "", "€": "",
-    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\n": " ", "\t": " ", "\r": " ",
-    **{chr(0xFF10 + digit): str(digit) for digit in range(10)}})
-WRAPPER = re.compile(r"\s*(?:\\f?boxed|\\fbox)\s*\{(.*)\}\s*", re.DOTALL)
+    **dict.fromkeys("\n\t\r\u00a0\u2009\u202f", " "), **{chr(0xFF10 + d): str(d) for d in range(10)}})
+WRAPPER = re.compile(r"\s*\\(?:f?boxed|fbox)\s*\{(.*)\}\s*\.?\s*", re.DOTALL)
 JUNK = re.compile(r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|quad|qquad|"
-                  r"mathbf|boldsymbol|bm|mathit|mathsf|mathcal|angle|rm|bf|hfill|,)(?![A-Za-z])|"
-                  r"\\[;:> ()\[\]]|(?<![A-Za-z])\{\}|~| ")
-DEGREE = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\}|\\degree|\{\s*\\degree\s*\})")
+                  r"mathbf|boldsymbol|bm|mathit|mathsf|mathcal|angle|rm|bf|hfill)(?![A-Za-z])|"
+                  r"\\[,;:> ()\[\]]|~")
+DEGREE = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\}|\\degree|\{\s*\\degree\s*\})(?![A-Za-z])")
 PRIME = re.compile(r"\^\s*(?:\\prime(?![A-Za-z])|\{\s*(?:\\prime\s*)+\})")
 THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
-BRACKETS = re.compile(r"[(\[]|\\\{")
-SPACES = re.compile(r" +(?![0-9A-Za-z])|(?<![0-9A-Za-z]) +")
-PLAIN = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?")
+SPACES = re.compile(r" +(?![0-9A-Za-z ])|(?<![0-9A-Za-z ]) +")
+CHOICE = re.compile(r"\(?([A-Z])\)")
+RATIONAL = re.compile(r"([+-]?)(?:(\d{1,40}(?:\.\d{1,40})?)|\\frac\{(\d{1,40})\}\{(\d{1,40})\}|(\d{1,40})/(\d{1,40}))")
 
 
 def clean(text):
-    r"""One answer without dress: no dollars, boxes, \left, spacing commands, thousands separators, final stop.
+    r"""One answer without its dress: no dollars, box, \left, spacing, thousands separators, final stop.
 
     >>> clean(r"$\left( 1{,}000 ,\; 2\right)$."), clean(r"\boxed{\$ 12,\! 345}")
     ('(1,000,2)', '12345')
     """
-    if not text.isascii():
+    if not text.isascii() or "\n" in text or "\t" in text:
         text = text.translate(UNICODE)
-    elif "\n" in text or "\t" in text:
-        text = text.translate(UNICODE)
-    while "boxed" in text or "fbox" in text:
-        match = WRAPPER.fullmatch(text)
-        if not match:
-            break
-        text = match.group(1)
+    for _ in range(3):
+        match = WRAPPER.fullmatch(text) if "box" in text else None
+        text = match.group(1) if match else text
     if "\\" in text:
-        text = DEGREE.sub(r"\\degree ", text)
-        text = PRIME.sub(lambda match: "'" * match.group().count("prime"), text)
-        text = text.replace("\\\\", "\n").replace("\\$", "").replace("{,}", ",")
-        text = re.sub(r"\\!\s*", "", text)
-        text = re.sub(r"(?<=\d)\\,(?=\d{3}(?!\d))", "", text)
+        text = text.replace("\\\\", "\n").replace("\\$", "").replace("dfrac", "frac").replace("tfrac", "frac")
+        text = DEGREE.sub(r"\\degree ", text) if "^" in text else text
+        text = PRIME.sub(lambda match: "'" * match.group().count("prime"), text) if "prime" in text else text
+        text = re.sub(r"\\!\s*", "", text) if "\\!" in text else text
+        text = re.sub(r"(?<=\d)\\,(?=\d{3}(?!\d))", "", text) if "\\," in text else text
         text = JUNK.sub(" ", text)
-    text = SPACES.sub("", text.replace("$", "").replace("~", " ")).strip(" \n")
-    while text and text[-1] in ".,;:":
-        text = text[:-1].rstrip(" ")
-    if "," in text and not BRACKETS.search(text):
+    text = SPACES.sub("", text.replace("$", "").replace("{,}", ",")).strip(" \n").rstrip(" .,;:")
+    if "," in text and not ("(" in text or "[" in text or "\\{" in text):
         text = THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)
-    return text
+    return CHOICE.sub(r"\1", text) if len(text) < 4 else text
+
+
+def rational(text):
+    """The Fraction of a plain integer, decimal, a/b or \\frac{a}{b}; None for other texts: most answers, fast."""
+    match = RATIONAL.fullmatch(text)
+    if not match:
+        return None
+    sign, number, *parts = match.groups()
+    top, bottom = (number, 1) if number else (part for part in parts if part)
+    return Fraction(sign + top) / int(bottom) if int(bottom) else None
 
 
 def words_of(text):
-    r"""Text answers compare by their words: no \text{}, no case. None if there is anything but words.
+    r"""Text answers compare by their words, without \text{} and case; None if there is more than words.
 
-    >>> words_of(r"\text{June } 20"), words_of("No."), words_of("x+1")
-    ('june 20', 'no', None)
+    >>> words_of(r"\text{June } 20"), words_of("Tuesday"), words_of("x+1")
+    ('june 20', 'tuesday', None)
     """
-    text = re.sub(r"\\(?:text\w*|mbox|mathrm|textbf)\s*\{([^{}]*)\}", r" \1 ", text)
-    text = " ".join(text.replace("\\", " ").lower().split()).strip(" .")
-    return text if re.fullmatch(r"[a-z0-9][a-z0-9 .,'’:()-]*[a-z][a-z0-9 .,'’:()-]*", text) and len(text) > 2 else None
+    text = re.sub(r"\\(?:text\w*|mbox|mathrm)\s*\{([^{}]*)\}", r" \1 ", text)
+    text = " ".join(text.lower().split()).strip(" .")
+    letters = any("a" <= c <= "z" for c in text)
+    return text if letters and len(text) > 2 and not re.search(r"[^a-z0-9 .,':()-]", text) else None
 
 
 # ----------------------------------------------------------------------------------------------- parser
 class Unreadable(Exception):
-    """The text is outside the grammar, or a value is undefined, or the work is over the budget."""
+    """Outside the grammar, without a value, or too large."""
 
 
-MAX_DEPTH = 30          # nesting of braces, brackets, signs and powers
-FUNCTIONS = set("sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot ln log lg exp det".split())
-ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "Log": "log", "tg": "tan", "ctg": "cot",
-           "infinity": "oo", "infty": "oo", "inf": "oo", "oo": "oo", "epsilon": "varepsilon"}
-GREEK = set("alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi "
-            "omega varphi vartheta varrho ell hbar Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega triangle "
-            "ldots cdots dots aleph star ast nabla partial".split())
-NAMED = FUNCTIONS | set(ALIASES) | GREEK | {"pi", "sqrt"}
+MAX_DEPTH = 30          # nested groups, arguments and exponents
+FUNCTIONS = set("sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot ln log lg exp".split())
+TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
+ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot", "infinity": "oo",
+           "infty": "oo", "inf": "oo", "epsilon": "varepsilon"}
+NAMED = FUNCTIONS | set(ALIASES) | set(
+    "pi oo alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi "
+    "omega varphi vartheta ell hbar Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega triangle ldots cdots dots "
+    "aleph star nabla partial".split())
 INSIDE = re.compile(r"([A-Za-z]{0,2}?)(arc(?:sin|cos|tan)|sqrt|theta|sinh?|cosh?|tanh?|log|exp|pi|ln)([A-Za-z]{0,2})")
 SHORT_WORDS = set("cm mm km kg mg ml mi ft lb lbs oz yd sec min hr hrs mph kmh rpm yes no not all odd is the for in "
-                  "if any day days inch deg hz gal usd rs".split())
+                  "if any day hz gal usd may".split())
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+PHRASES_FOR = {"all real numbers": ("name", "mathbb R"), "all reals": ("name", "mathbb R"), "no solution": ("set",),
+               "no solutions": ("set",), "no real solutions": ("set",), "empty set": ("set",), "none": ("set",),
+               "dne": ("word", "does not exist")}
 RELATIONS = {"=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", r"\lt": "<", r"\gt": ">",
              r"\le": "<=", r"\leq": "<=", r"\leqslant": "<=", r"\leqq": "<=", r"\ge": ">=", r"\geq": ">=",
              r"\geqslant": ">=", r"\geqq": ">=", r"\ne": "!=", r"\neq": "!=", r"\approx": "=", r"\equiv": "=",
              r"\in": "in"}
 SYNONYMS = {r"\cdot": "*", r"\times": "*", r"\ast": "*", r"\div": "/", "**": "^", r"\%": "%", r"\lvert": "|",
             r"\rvert": "|", r"\vert": "|", r"\mid": "|", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[",
-            r"\rbrack": "]", r"\langle": "<(", r"\rangle": ")>", r"\lfloor": "floor(", r"\rfloor": ")floor",
-            r"\lceil": "ceil(", r"\rceil": ")ceil", r"\degree": "deg", r"\circ": "deg", r"\colon": ":", ";": ",",
-            r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\dbinom": r"\binom",
-            r"\tbinom": r"\binom", r"\sqrt": "sqrt", r"\setminus": "setminus", r"\backslash": "setminus",
-            r"\cup": "cup", r"\cap": "cap", r"\pm": "pm", r"\mp": "mp", r"\prime": "'", r"\land": ",",
-            r"\varnothing": r"\emptyset", r"\oslash": r"\emptyset", r"\lor": "or", r"\vee": "or", r"\wedge": ",",
-            r"\choose": r"\choose", r"\bar": r"\overline", r"\dot": r"\overline"}
+            r"\rbrack": "]", r"\langle": "<(", r"\rangle": ")>", r"\degree": "°", r"\circ": "°", r"\colon": ":",
+            ";": ",", r"\land": ",", r"\wedge": ",", r"\lor": "or ", r"\vee": "or ", r"\cfrac": r"\frac",
+            r"\dbinom": r"\binom", r"\tbinom": r"\binom", r"\backslash": r"\setminus", r"\prime": "'",
+            r"\varnothing": r"\emptyset", r"\oslash": r"\emptyset", r"\bar": r"\overline", r"\dot": r"\overline"}
 TEXT = {r"\text", r"\textbf", r"\textit", r"\textrm", r"\textnormal", r"\mbox", r"\mathrm", r"\hbox", r"\textsf",
         r"\operatorname", r"\emph", r"\texttt"}
-TOKEN = re.compile(r"""\s*(?:(?P<mixed>\d+\ +\d+\ */\ *\d+(?![\d.]))
+CLOSERS = {"(": (")", "]"), "[": (")", "]"), "{": ("}",), r"\{": (r"\}",), "<(": (")>",), "|": ("|",),
+           r"\lfloor": (r"\rfloor",), r"\lceil": (r"\rceil",)}
+FACTOR_STARTS = set(CLOSERS) - {"|"} | {r"\sqrt", r"\frac", r"\binom", r"\overline", r"\vec", r"\hat", r"\sum",
+                                        r"\prod", r"\mathbb", r"\emptyset"}
+TOKEN = re.compile(r"""\ *(?:(?P<mixed>\d+\ +\d+\ */\ *\d+(?![\d.]))
     | (?P<num>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
-    | (?P<word>[A-Za-z]+)
-    | (?P<op>\\[A-Za-z]+|\\.|\*\*|[<>!=]=|\n|\S))""", re.VERBOSE | re.DOTALL)
+    | (?P<letters>[A-Za-z]+)
+    | (?P<op>\\[A-Za-z]+|\\.|\*\*|[<>!=]=|\n|[^ ]))""", re.VERBOSE)
+ENVIRONMENT = re.compile(r"\{([pbB]?matrix|smallmatrix|array)\}(?:\{[clr| ]*\})?")
 
 
 def tokens_of(text, in_text=False):
-    r"""Tokens as pairs (kind, value); kinds: num, mixed, name, fn, word, and op for all else.
+    r"""Tokens as pairs (kind, value); kinds: num, mixed, name, fn, word, rel, begin, end, and op for the rest.
 
     >>> tokens_of(r"2\pi \text{ cm}")
     [('num', '2'), ('name', 'pi'), ('word', 'cm')]
     """
     tokens, at = [], 0
-    while at < len(text):
-        match = TOKEN.match(text, at)
-        if not match:
-            break
-        at, kind, value = match.end(), match.lastgroup, match[match.lastgroup]
-        if kind == "word":
+    while match := TOKEN.match(text, at):
+        at, kind = match.end(), match.lastgroup
+        value = match[kind]
+        if kind == "letters":
             tokens += split_letters(value, in_text)
-        elif kind == "op" and value in TEXT:
+        elif kind != "op":
+            tokens.append((kind, value))
+        elif value in RELATIONS:
+            tokens.append(("rel", RELATIONS[value]))
+        elif value in TEXT:
             close = text.find("}", at)
             if text[at:at + 1] != "{" or close < 0:
                 raise Unreadable("text without braces")
-            inner = text[at + 1:close]
-            named = value == r"\operatorname" or inner in ("e", "i")
-            tokens += tokens_of(inner, in_text=not named)
-            at = close + 1
-        elif kind == "op" and value in (r"\begin", r"\end"):
-            match = re.compile(r"\{(\w+)\*?\}(?:\{[clr| ]*\})?").match(text, at)
+            inner, at = text[at + 1:close], close + 1
+            tokens += tokens_of(inner, in_text=value != r"\operatorname" and inner not in ("e", "i"))
+        elif value in (r"\begin", r"\end"):
+            match = ENVIRONMENT.match(text, at)
             if not match:
                 raise Unreadable("environment")
-            tokens.append((value[1:], match.group(1)))
+            tokens.append((value[1:], match[1]))
             at = match.end()
-        elif kind == "op" and value in RELATIONS:
-            tokens.append(("rel", RELATIONS[value]))
-        elif kind == "op" and value[0] == "\\" and value[1:] in NAMED and value != r"\sqrt":
-            tokens += split_letters(value[1:], False)
+        elif value[1:] in NAMED:
+            tokens.append(known_name(value[1:]))
         else:
             tokens.append((kind, SYNONYMS.get(value, value)))
     return tokens
 
 
+def known_name(name):
+    name = ALIASES.get(name, name)
+    return ("fn" if name in FUNCTIONS else "name", name)
+
+
 def split_letters(run, in_text):
     """A run of letters is a known name, a word, or a product of one-letter variables."""
+    if len(run) == 1:
+        return [("word" if in_text else "name", run)]
     lower = run.lower()
-    if lower in ("and", "or"):
-        return [("op", "," if lower == "and" else "or")]
-    if lower in ("percent", "degree", "degrees"):
-        return [("op", "%" if lower == "percent" else "deg")]
-    if in_text:
+    if lower in ("and", "or", "percent", "degree", "degrees", "sqrt"):
+        return [("op", {"and": ",", "or": "or ", "percent": "%", "sqrt": r"\sqrt"}.get(lower, "°"))]
+    if in_text or lower in SHORT_WORDS:
         return [("word", run)]
     if run in NAMED:
-        run = ALIASES.get(run, run)
-        return [("op", run)] if run == "sqrt" else [("fn" if run in FUNCTIONS else "name", run)]
-    if lower in SHORT_WORDS:
-        return [("word", run)]
+        return [known_name(run)]
     inside = INSIDE.fullmatch(run)
     if inside:
         before, known, after = inside.groups()
@@ -294,61 +305,54 @@ def split_letters(run, in_text):
 
 @dataclasses.dataclass
 class Reader:
+    """The tokens and where we are. Values of op tokens are never letters only, so a value tells the kind."""
     tokens: list
     at: int = 0
-    bars: int = 0       # open |...|: a bar then closes instead of opening
+    bars: int = 0       # inside |...| a bar closes instead of opening
     depth: int = 0
+    units: tuple = ()   # the words that were dropped after numbers
 
-    def peek(self):
-        return self.tokens[self.at] if self.at < len(self.tokens) else ("end of text", "")
-
-    def take(self, *values):
-        """Step over the next token if its value is one of these."""
-        kind, value = self.peek()
-        if kind in ("op", "rel") and value in values:
+    def take(self, values):
+        """Step over the next token if its value is among these."""
+        value = self.tokens[self.at][1]
+        if value in values:
             self.at += 1
             return value
         return None
 
-    def need(self, value):
-        if not self.take(value):
-            raise Unreadable(f"no {value}")
 
-
+@functools.lru_cache(maxsize=4096)
 def parse(text):
-    r"""LaTeX or plain text -> tree of tuples; raises Unreadable. Level by level, loosest first:
+    r"""LaTeX or plain text -> (tree of tuples, dropped unit words); raises Unreadable. Loosest level first:
 
-    answer = relation (, relation)*          relation = ratio (= < > <= >= != in ratio)*
-    ratio = union (: union)*                 union = sum (cup | cap | setminus sum)*
-    sum = term (+ | - | pm term)*            term = factor (* | / | nothing, factor)*
-    factor = sign factor | power             power = atom (! | % | degree | ^ factor)*
+    list = relation (, relation)*            relation = side (= < > <= >= != in side)*
+    side = union (: union)*                  union = sum (cup | cap | setminus sum)*
+    sum = term (+ - pm term)*                term = factor (* | / | nothing, factor)*
+    factor = sign* power                     power = atom (! | % | degree | ^ exponent)*
     """
-    reader = Reader(tokens_of(text))
+    reader = Reader(tokens_of(text) + [("", "end of text")])
     tree = read_list(reader)
-    if reader.at < len(reader.tokens):
+    if reader.at < len(reader.tokens) - 1:
         raise Unreadable("something is left over")
-    return tree
+    return spread_signs(tree), reader.units
 
 
 def read_list(r):
-    items, words = [read_relation(r)], set()
-    while True:
-        word = r.take(",", "or")
-        if not word:
-            break
-        while r.take(",", "or"):        # "1, 2, and 3"
-            pass
-        words.add(word)
+    items, either = [read_relation(r)], False
+    while word := r.take((",", "or ")):
+        while word:                                 # "1, 2, and 3"
+            either |= word == "or "
+            word = r.take((",", "or "))
         items.append(read_relation(r))
-    return items[0] if len(items) == 1 else ("list", "or" in words, *items)
+    return items[0] if len(items) == 1 else ("list", either, *items)
 
 
 def read_relation(r):
-    if r.peek() == ("rel", "="):        # "= 5"
+    if r.tokens[r.at] == ("rel", "="):              # "= 5"
         r.at += 1
     sides, ops = [read_side(r)], []
-    while r.peek()[0] == "rel":
-        ops.append(r.peek()[1])
+    while r.tokens[r.at][0] == "rel" and len(ops) < 8:
+        ops.append(r.tokens[r.at][1])
         r.at += 1
         sides.append(read_side(r))
     return ("rel", tuple(ops), *sides) if ops else sides[0]
@@ -360,391 +364,359 @@ def read_side(r):
     items = [read_union(r)]
     while r.take(":"):
         items.append(read_union(r))
-    inside = r.tokens[start:r.at]
-    if len(inside) > 3 and inside[0][0] == "name" and inside[1] == ("op", "(") and inside[-1] == ("op", ")") \
-            and ("op", ")") not in inside[:-1]:
-        return ("call", inside[0][1], items[0])
-    return items[0] if len(items) == 1 else ("ratio", *items)
+    if len(items) > 1:
+        return ("ratio", *items)
+    values = [value for _, value in r.tokens[start:r.at]]
+    call = r.tokens[start][0] == "name" and values[1:2] == ["("] and values[-1] == ")" and values.count(")") == 1
+    return ("call", values[0], items[0]) if call else items[0]
 
 
 def read_union(r):
     tree = read_sum(r)
-    while True:
-        op = r.take("cup", "cap", "setminus")
-        if not op:
-            return tree
+    while op := r.take((r"\cup", r"\cap", r"\setminus")):
         tree = (op, tree, read_sum(r))
+    return tree
 
 
 def read_sum(r):
-    terms = []
-    while True:
-        sign = r.take("+", "-", "pm", "mp")
-        if terms and not sign:
-            return terms[0] if len(terms) == 1 else ("+", *terms)
-        term = read_term(r)
-        terms.append(("neg", term) if sign == "-" else (sign, term) if sign in ("pm", "mp") else term)
+    terms = [read_term(r)]
+    while sign := r.take(("+", "-", r"\pm", r"\mp")):
+        terms.append(signed(sign, read_term(r)))
+    return terms[0] if len(terms) == 1 else ("+", *terms)
 
 
-def starts_factor(r):
-    kind, value = r.peek()
-    if kind != "op":
-        return kind in ("num", "mixed", "name", "fn", "begin")
-    return value in ("(", "[", "{", r"\{", "<(", "floor(", "ceil(", "sqrt", r"\frac", r"\binom", r"\overline",
-                     r"\vec", r"\hat", r"\sum", r"\prod", r"\mathbb") or (value == "|" and not r.bars)
+def signed(sign, tree):
+    return tree if sign == "+" else ("neg", tree) if sign == "-" else (sign, tree)
 
 
 def read_term(r):
     factors = [read_factor(r)]
     while True:
-        if r.take("*"):
+        kind, value = r.tokens[r.at]
+        if value == "*":
+            r.at += 1
             factors.append(read_factor(r))
-        elif r.take("/"):
-            if r.peek()[0] == "word" and has_number(factors):
+        elif value == "/":
+            r.at += 1
+            if r.tokens[r.at][0] == "word" and has_number(factors):
                 skip_unit(r)
             else:
                 factors.append(("inv", read_factor(r)))
-        elif r.peek()[0] == "word" and has_number(factors):
-            scale = SCALES.get(r.peek()[1].lower())
-            if scale:
+        elif kind == "word" and has_number(factors):
+            if value.lower() in SCALES:
                 r.at += 1
-                factors.append(("num", Fraction(scale), None))
+                factors.append(("num", Fraction(SCALES[value.lower()]), None))
             else:
                 skip_unit(r)
         elif starts_factor(r):
-            factors.append(read_factor(r))
+            factors.append(read_power(r))
         else:
             return factors[0] if len(factors) == 1 else ("*", *factors)
 
 
+def starts_factor(r):
+    kind, value = r.tokens[r.at]
+    return kind in ("name", "num", "fn", "mixed", "begin") or value in FACTOR_STARTS or (value == "|" and not r.bars)
+
+
 def has_number(tree):
-    return isinstance(tree, (tuple, list)) and any(
-        has_number(part) or part in ("num", "pi") for part in tree)
+    return any(part in ("num", "pi") or (isinstance(part, tuple) and has_number(part)) for part in tree)
 
 
 def skip_unit(r):
-    """Units are dropped: cm^2, m/s, kg*m, square feet, dollars per hour."""
-    while r.peek()[0] == "word":
+    """Units are dropped: cm^2, m/s, square feet, dollars per hour."""
+    while r.tokens[r.at][0] == "word":
+        r.units += (r.tokens[r.at][1].lower(),)
         r.at += 1
         if r.take("^"):
             read_exponent(r)
-        if r.peek()[1] in ("/", "*") and r.tokens[r.at + 1:r.at + 2] and r.tokens[r.at + 1][0] == "word":
+        if r.tokens[r.at][1] in ("/", "*") and r.tokens[r.at + 1][0] == "word":
             r.at += 1
 
 
 def read_factor(r):
-    r.depth += 1
-    if r.depth > MAX_DEPTH:
-        raise Unreadable("nested too deeply")
-    sign = r.take("-", "+", "pm", "mp")
-    tree = read_factor(r) if sign else read_power(r)
-    r.depth -= 1
-    return tree if sign in (None, "+") else ("neg", tree) if sign == "-" else (sign, tree)
+    signs = []
+    while sign := r.take(("-", "+", r"\pm", r"\mp")):
+        signs.append(sign)
+    tree = read_power(r)
+    for sign in reversed(signs[:MAX_DEPTH]):
+        tree = signed(sign, tree)
+    return tree
 
 
 def read_power(r):
-    tree = read_atom(r)
-    for _ in range(MAX_DEPTH):
-        mark = r.take("!", "%", "deg", "^", "'")
-        if not mark:
-            return tree
-        if mark == "^":
-            tree = ("^", tree, read_exponent(r))
-        elif mark == "'":
-            if tree[0] != "name":
-                raise Unreadable("prime")
-            tree = ("name", tree[1] + "'")
-        else:
-            tree = (mark, tree)
-    raise Unreadable("too many marks")
+    tree, marks = read_atom(r), 0
+    while mark := r.take(("^", "!", "%", "°", "'")):
+        marks += 1
+        if marks > 6 or (mark == "'" and tree[0] != "name"):
+            raise Unreadable("marks")
+        tree = ("^", tree, read_exponent(r)) if mark == "^" else \
+            ("name", tree[1] + "'") if mark == "'" else (mark, tree)
+    return tree
 
 
 def read_exponent(r):
-    r.depth += 1
-    if r.depth > MAX_DEPTH:
-        raise Unreadable("nested too deeply")
-    sign = r.take("-", "+")
+    sign = r.take(("-", "+"))
     tree = read_atom(r)
     if r.take("^"):
+        r.depth += 1                                # a tower without braces
         tree = ("^", tree, read_exponent(r))
-    r.depth -= 1
-    return ("neg", tree) if sign == "-" else tree
+        r.depth -= 1
+    return signed(sign or "+", tree)
 
 
 def read_atom(r):
-    kind, value = r.peek()
-    r.at += 1
-    if kind == "num":
-        return read_number(r, value)
-    if kind == "mixed":
-        whole, top, bottom = map(small_int, re.findall(r"\d+", value))
-        return number_tree(whole + ratio(top, bottom))
-    if kind == "name":
-        return ("name", value + read_subscript(r))
-    if kind == "word":
-        return read_words(r, value)
-    if kind == "fn":
-        return read_function(r, value)
-    if kind == "begin":
-        return read_matrix(r)
-    if kind != "op":
-        raise Unreadable("unexpected " + kind)
-    return read_group(r, value) or read_command(r, value)
-
-
-def read_group(r, opened):
-    """Brackets of every kind; None if this token opens none. (tree) is tree; (a, b) keeps its brackets."""
-    closers = {"(": ")]", "[": ")]", "{": "}", r"\{": [r"\}"], "<(": [")>"], "|": "|", "floor(": [")floor"],
-               "ceil(": [")ceil"]}
-    if opened not in closers:
-        return None
-    bars, r.bars = r.bars, int(opened in ("|", r"\{"))
+    """Every nesting passes here, so the depth is bounded here."""
     r.depth += 1
     if r.depth > MAX_DEPTH:
         raise Unreadable("nested too deeply")
-    empty = opened == r"\{" and r.peek() == ("op", r"\}")
-    tree = ("set",) if empty else read_list(r)
-    if opened == r"\{" and r.take("|", ":"):                   # {x | x > 2}
+    kind, value = r.tokens[r.at]
+    r.at += 1
+    if kind == "num":
+        tree = read_number(r, value)
+    elif kind == "name":
+        tree = ("name", value + read_subscript(r))
+    elif kind == "mixed":
+        whole, top, bottom = map(small_int, re.findall(r"\d+", value))
+        tree = ("num", whole + quotient(top, bottom), None)
+    elif kind == "word":
+        tree = read_words(r, value)
+    elif kind == "fn":
+        tree = read_function(r, value)
+    elif kind == "begin":
+        tree = read_matrix(r)
+    elif value in CLOSERS:
+        tree = read_group(r, value)
+    else:
+        tree = read_command(r, value)
+    r.depth -= 1
+    return tree
+
+
+def read_group(r, opened):
+    """Brackets of every kind. (tree) is the tree; (a, b) keeps its brackets: a point or an interval."""
+    bars, r.bars = r.bars, int(opened in ("|", r"\{"))
+    tree = ("set",) if opened == r"\{" and r.tokens[r.at][1] == r"\}" else read_list(r)
+    if opened == r"\{" and r.take(("|", ":")):                  # {x | x > 2}
         tree = ("set_of", tree, read_list(r))
-    if opened == "{" and r.take(r"\choose"):
+    if opened == "{" and r.take((r"\choose",)):
         tree = ("binom", tree, read_list(r))
-    closed = r.take(*closers[opened])
+    closed = r.take(CLOSERS[opened])
     if not closed:
         raise Unreadable("unclosed " + opened)
-    r.bars, r.depth = bars, r.depth - 1
+    r.bars = bars
     items = tree[2:] if tree[0] == "list" else (tree,)
     if opened == r"\{":
         return tree if tree[0] in ("set", "set_of") else ("set", *items)
-    if opened in ("|", "floor(", "ceil("):
-        return ("fn", {"|": "abs"}.get(opened, opened[:-1]), tree)
+    if opened in ("|", r"\lfloor", r"\lceil"):
+        return ("fn", {"|": "abs"}.get(opened, opened[2:]), tree)
+    if opened == "(" and tree[0] == "num" and r.tokens[r.at][1] == "_":
+        return ("based", str(tree[1]), read_subscript(r))       # (4210)_5
     if opened == "{" or len(items) == 1:
-        return read_based(r, tree) if opened == "(" else tree
-    return ("br", opened.replace("<(", "("), closed.replace(")>", ")"), *items)
-
-
-def read_based(r, tree):
-    """(4210)_{5}: the digits of a number in another base."""
-    if r.peek() != ("op", "_") or tree[0] != "num":
         return tree
-    return ("based", str(tree[1]), read_subscript(r)[1:])
+    return ("br", opened[-1], closed[0], *items)
 
 
 def read_command(r, value):
     if value == r"\frac":
-        top, bottom = read_argument(r), read_argument(r)
-        return ("*", top, ("inv", bottom))
-    if value == "sqrt":
+        return ("*", read_argument(r), ("inv", read_argument(r)))
+    if value == r"\binom":
+        return ("binom", read_argument(r), read_argument(r))
+    if value == r"\sqrt":
         index = ("num", Fraction(2), None)
         if r.take("["):
             index = read_sum(r)
-            r.need("]")
-        return ("root", read_argument(r), index)
-    if value == r"\binom":
-        return ("binom", read_argument(r), read_argument(r))
+            r.take("]")
+        return ("^", read_argument(r), ("inv", index))
     if value in (r"\overline", r"\vec", r"\hat"):
-        inner = read_argument(r)
-        return ("name", value + repr(inner))
-    if value in (r"\sum", r"\prod"):
-        return read_sum_of(r, value[1:])
+        return ("name", value + repr(read_argument(r)))
     if value == r"\mathbb":
         return ("name", "mathbb " + str(read_argument(r)[1]))
     if value == r"\emptyset":
         return ("set",)
-    if value == "or":
-        raise Unreadable("or")
+    if value in (r"\sum", r"\prod") and r.take("_"):
+        first = read_argument(r)
+        if r.take("^") and first[:2] == ("rel", ("=",)) and first[2][0] == "name":
+            return (value, first[2][1], first[3], read_exponent(r), read_term(r))
     raise Unreadable("unknown " + value)
 
 
 def read_argument(r):
     r"""The argument of a command: a group, or one token, of which \frac12 takes one digit."""
-    kind, value = r.peek()
+    kind, value = r.tokens[r.at]
     if kind == "num" and len(value) > 1:
         r.tokens[r.at] = ("num", value[1:])
-        return number_tree(Fraction(small_int(value[0])))
-    r.depth += 1
-    if r.depth > MAX_DEPTH:
-        raise Unreadable("nested too deeply")
-    tree = read_atom(r)
-    r.depth -= 1
-    return tree
+        return ("num", Fraction(small_int(value[0])), None)
+    return read_atom(r)
 
 
 MIXED = re.compile(r"\\frac (?:\{ (\d+) \}|(\d)) ?(?:\{ (\d+) \}|(\d))(?: |$)")
 
 
 def read_number(r, text):
-    if r.peek() == ("op", "_"):
-        return ("based", text, read_subscript(r)[1:])
-    if r.peek() == ("op", r"\overline"):                         # 0.1\overline{6}
-        r.at += 1
-        r.need("{")
-        digits = r.peek()[1]
-        r.at += 1
-        r.need("}")
-        places = len(text.partition(".")[2])
-        if not digits.isdigit() or "." not in text:
+    """A number, with what may hang on it: 2516_8, 0.1\\overline{6}, 2\\frac{1}{3}."""
+    following = r.tokens[r.at][1]
+    if following == "_":
+        return ("based", text, read_subscript(r))
+    if following == r"\overline" and "." in text:
+        digits = "".join(value for _, value in r.tokens[r.at + 1:r.at + 4]).strip("{}")
+        r.at += 4
+        if not digits.isdigit():
             raise Unreadable("repeating decimal")
-        repeat = ratio(small_int(digits), (10**len(digits) - 1) * 10**places)
-        return number_tree(Fraction(text + "0") + repeat)
-    value = decimal_value(text)
-    mixed = text.isdigit() and MIXED.match(" ".join(value for _, value in r.tokens[r.at:r.at + 7]))
-    if mixed:
-        top, bottom = (Fraction(small_int(digits)) for digits in mixed.groups() if digits)
-        if top < bottom:                                        # 2\frac{1}{3}
+        repeat = quotient(small_int(digits), (10**len(digits) - 1) * 10**len(text.partition(".")[2]))
+        return ("num", decimal_value(text + "0") + repeat, None)
+    if following == r"\frac" and text.isdigit():
+        match = MIXED.match(" ".join(value for _, value in r.tokens[r.at:r.at + 7]))
+        top, bottom = (small_int(part) for part in match.groups() if part) if match else (0, 0)
+        if top < bottom:
             r.at += 1
             read_argument(r), read_argument(r)
-            return number_tree(value + top / bottom)
-    return ("num", value, last_place(text))
+            return ("num", decimal_value(text) + Fraction(top, bottom), None)
+    return ("num", decimal_value(text), last_place(text))
 
 
-def number_tree(value):
-    return ("num", value, None)
-
-
-def ratio(top, bottom):
-    if bottom == 0:
+def quotient(top, bottom):
+    if not bottom:
         raise Unreadable("division by zero")
     return Fraction(top, bottom)
 
 
 def small_int(digits):
-    if len(digits) > 1000:
-        raise Unreadable("too many digits")
+    if len(digits) > 500 or not digits.isdigit():
+        raise Unreadable("digits")
     return int(digits)
 
 
 def decimal_value(text):
     digits, _, exponent = text.lower().partition("e")
-    if len(digits) > 1000 or len(exponent) > 4:
-        raise Unreadable("too many digits")
+    if len(digits) > 500 or len(exponent) > 4:
+        raise Unreadable("digits")
     return Fraction(digits) * Fraction(10) ** int(exponent or 0)
 
 
 def last_place(text):
     """Half a unit in the last place of a decimal with at least 4 significant digits, else None."""
     digits, _, exponent = text.lower().partition("e")
-    places = digits.partition(".")[2]
+    places = len(digits.partition(".")[2])
     if not places or len(digits.replace(".", "").lstrip("0")) < 4:
         return None
-    return Fraction(1, 2) / 10 ** len(places) * Fraction(10) ** int(exponent or 0)
+    return Fraction(1, 2) * Fraction(10) ** (int(exponent or 0) - places)
 
 
 def read_subscript(r):
-    """x_1, x_{max}: the subscript is part of the name, so x_1 = x_{1}."""
+    """x_1, x_{max}: the subscript is part of the name, and x_1 is x_{1}."""
     if not r.take("_"):
         return ""
-    if not r.take("{"):
-        r.at += 1
-        return "_" + r.tokens[r.at - 1][1] if r.at <= len(r.tokens) else "_"
-    depth, parts = 1, []
-    while depth:
-        kind, value = r.peek()
-        if kind == "end of text":
-            raise Unreadable("unclosed subscript")
+    depth, parts = 0, []
+    while r.at < len(r.tokens) - 1:
+        value = r.tokens[r.at][1]
         r.at += 1
         depth += {"{": 1, "}": -1}.get(value, 0)
-        parts.append(value if depth else "")
-    return "_" + "".join(part for part in parts if part not in "{}")
+        parts.append("" if value in ("{", "}") else value)
+        if depth <= 0:
+            break
+    return "_" + "".join(parts)
 
 
 def read_words(r, value):
-    """Words that follow no number: one is a choice letter or a word, several are a phrase."""
+    """Words that follow no number: one letter is a name (a choice), more are a phrase."""
     words = [value]
-    while r.peek()[0] == "word":
-        words.append(r.peek()[1])
+    while r.tokens[r.at][0] == "word":
+        words.append(r.tokens[r.at][1])
         r.at += 1
     if len(words) == 1 and len(value) == 1:
         return ("name", value + read_subscript(r))
     phrase = " ".join(words).lower()
-    return PHRASE_VALUES.get(phrase, ("word", phrase))
-
-
-PHRASE_VALUES = {"all real numbers": ("name", "mathbb R"), "all reals": ("name", "mathbb R"),
-                 "no solution": ("set",), "no solutions": ("set",), "no real solutions": ("set",),
-                 "empty set": ("set",), "dne": ("word", "does not exist"), "none": ("set",)}
+    return PHRASES_FOR.get(phrase, ("word", phrase))
 
 
 def read_function(r, name):
-    """sin^2 x, log_2 8, tan^{-1}(2): the argument is a bracket or the product up to the next function or sign."""
-    base, power = None, None
+    """sin^2 x, log_2 8, tan^{-1}(2): the argument is a bracket, or the product up to the next function or sign."""
+    base, exponent = None, None
     for _ in range(2):
-        if r.take("_"):
-            base = read_argument(r)
-        if r.take("^"):
-            power = read_exponent(r)
-    if r.peek()[1] in ("(", "[", "{", "|") and r.peek()[0] == "op":
+        base = read_argument(r) if r.take("_") else base
+        exponent = read_exponent(r) if r.take("^") else exponent
+    if r.tokens[r.at][1] in ("(", "[", "{", "|"):
         arg = read_atom(r)
     else:
         factors = [read_factor(r)]
-        while starts_factor(r) and r.peek()[0] != "fn" and r.peek() != ("name", "e"):
+        while starts_factor(r) and r.tokens[r.at][0] != "fn" and r.tokens[r.at] != ("name", "e"):
             factors.append(read_power(r))
         arg = factors[0] if len(factors) == 1 else ("*", *factors)
-    if power == ("neg", ("num", 1, None)) and name in ("sin", "cos", "tan", "cot"):
+    if exponent == ("neg", ("num", 1, None)) and name in TRIGONOMETRIC:
         return ("fn", "arc" + name, arg)
+    tree = ("fn", name, arg)
     if name == "log" and base:
         tree = ("*", ("fn", "ln", arg), ("inv", ("fn", "ln", base)))
-    else:
-        tree = ("fn", name, arg)
-    return ("^", tree, power) if power else tree
+    return ("^", tree, exponent) if exponent else tree
 
 
 def read_matrix(r):
-    kind = r.tokens[r.at - 1][1]
-    if kind not in ("pmatrix", "bmatrix", "Bmatrix", "matrix", "smallmatrix", "array", "vmatrix"):
-        raise Unreadable("environment " + kind)
     rows = [[read_relation(r)]]
-    while r.peek() != ("end", kind):
+    while r.tokens[r.at][0] != "end":
         if r.take("&"):
             rows[-1].append(read_relation(r))
         elif r.take("\n"):
-            if r.peek() == ("end", kind):
-                break
-            rows.append([read_relation(r)])
+            if r.tokens[r.at][0] != "end":
+                rows.append([read_relation(r)])
         else:
             raise Unreadable("matrix")
     r.at += 1
     if len({len(row) for row in rows}) > 1:
         raise Unreadable("ragged matrix")
-    tree = ("mat", *(tuple(row) for row in rows))
-    return ("fn", "det", tree) if kind == "vmatrix" else tree
+    return ("mat", *map(tuple, rows))
 
 
-def read_sum_of(r, kind):
-    r.need("_")
-    first = read_argument(r)
-    r.need("^")
-    last = read_exponent(r)
-    if first[0] != "rel" or first[1] != ("=",) or first[2][0] != "name":
-        raise Unreadable(kind)
-    return (kind, first[2][1], first[3], last, read_term(r))
+def spread_signs(tree):
+    r"""1 \pm x is the list 1 + x, 1 - x; the sign is the same all over one member."""
+    if tree[0] in ("list", "set"):
+        head = 2 if tree[0] == "list" else 1
+        return (*tree[:head], *map(spread_signs, tree[head:]))
+    if contains(tree, (r"\pm", r"\mp")):
+        return ("list", False, with_signs(tree, r"\pm"), with_signs(tree, r"\mp"))
+    return tree
 
 
-# ------------------------------------------------------------------------------------------- evaluation
+def with_signs(tree, plus):
+    if not isinstance(tree, tuple) or not tree:
+        return tree
+    if tree[0] in (r"\pm", r"\mp"):
+        inner = with_signs(tree[1], plus)
+        return inner if tree[0] == plus else ("neg", inner)
+    return tuple(with_signs(part, plus) for part in tree)
+
+
+def contains(tree, kinds):
+    return tree[0] in kinds or any(contains(part, kinds) for part in tree if isinstance(part, tuple) and part)
+
+
+# ----------------------------------------------------------------------------------------------- values
 MP = mpmath.MPContext()
 MP.dps = 50
-MAX_BITS = 100_000          # of an exact integer; fractions beyond a tenth of it become 50-digit floats
+MAX_BITS = 100_000          # of an exact integer; proper fractions above a tenth of it become 50-digit floats
 RNG = random.Random(0)
-POINTS = [[Fraction(RNG.randrange(300, 3000), 1009) for _ in range(40)] for _ in range(3)]
+POINTS = [[Fraction(RNG.randrange(300, 3000), 1009) for _ in range(30)] for _ in range(3)]
 POINTS += [[RNG.choice((-1, 1)) * x for x in row] for row in POINTS[:2]] + [[-x for x in POINTS[2]]]
-POSITIVE = 3                # the first three rows; in the others only what is real all the way counts
+POSITIVE = 3                # the first rows; in the others only what is real all the way counts
+WORK = 20_000               # steps one comparison may take, over all points and readings
 
 
 class TooMuch(Exception):
-    """The work budget of one comparison is spent."""
+    """The work of one comparison is spent."""
 
 
 @dataclasses.dataclass
 class Env:
-    """Where a tree is evaluated: a value for every name, and how %, degrees and a bare log are read."""
-    work: list                                   # [steps left], shared by one whole comparison
+    """Where trees are evaluated: a value for every name, and how a percent sign, a degree and a bare log are read."""
+    work: list                                   # [steps left]
     values: dict = dataclasses.field(default_factory=dict)
-    real: bool = False                           # roots and logs of negatives are undefined
-    percent: bool = False                        # 5% is 5/100, else 5
-    radians: bool = False                        # 30 degrees is pi/6, else 30; inside sin, cos, ... always
-    log10: bool = False                          # log without a base is log10, else ln
+    real: bool = False                           # roots and logs of negatives have no value
+    percent: bool = False                        # 5% is 1/20, else 5
+    radians: bool = False                        # 30 degrees is pi/6, else 30; always inside sin, cos, ...
+    log10: bool = False                          # log is log10, else ln
 
 
-CONSTANTS = {"pi": MP.pi, "e": MP.e, "i": MP.mpc(0, 1), "oo": MP.inf}
+CONSTANTS = {"pi": +MP.pi, "e": +MP.e, "i": MP.mpc(0, 1), "oo": MP.inf}
 
 
 def exact(x):
@@ -756,240 +728,175 @@ def to_mp(x):
 
 
 def bounded(x, env):
-    """Every intermediate value passes here: charge its size, refuse nan and what is too large to go on with."""
-    if exact(x):
-        bits = x.numerator.bit_length() + x.denominator.bit_length()
-        env.work[0] -= 1 + bits // 300
-        if bits > MAX_BITS:
-            raise Unreadable("too large")
-        return to_mp(x) if x.denominator.bit_length() > MAX_BITS // 10 else x
-    env.work[0] -= 4
+    """Every intermediate value passes here: pay for its size; nan and what is too large to go on with is refused."""
     if isinstance(x, tuple):
         return x
-    if MP.isnan(x):
-        raise Unreadable("undefined")
-    if not MP.isinf(x) and x and abs(MP.mag(x)) > MAX_BITS:
-        raise Unreadable("too large")
+    if exact(x):
+        bits, below = x.numerator.bit_length(), x.denominator.bit_length()
+        env.work[0] -= 1 + (bits + below) // 300
+        if bits > MAX_BITS:
+            raise Unreadable("too large")
+        return to_mp(x) if below > MAX_BITS // 10 else x
+    env.work[0] -= 4
+    if MP.isnan(x) or (x and not MP.isinf(x) and abs(MP.mag(x)) > MAX_BITS):
+        raise Unreadable("undefined or too large")
     return x.real if isinstance(x, MP.mpc) and x.imag == 0 else x
 
 
 def value_of(tree, env):
-    """Value of a tree of numbers: an exact Fraction as long as possible, else 50 digits, real or complex;
-    matrices are tuples of tuples. Raises Unreadable where there is no value, TooMuch over the budget."""
+    """Value of a tree of numbers: an exact Fraction as long as possible, else real or complex with 50 digits;
+    matrices are tuples of tuples. Raises Unreadable where there is no value, TooMuch when the work is spent."""
     if env.work[0] < 0:
         raise TooMuch
     kind = tree[0]
     if kind == "num":
         return bounded(tree[1], env)
     if kind == "name":
-        if tree[1] in env.values:
-            return env.values[tree[1]]
-        if tree[1] in CONSTANTS:
-            return +CONSTANTS[tree[1]]
-        raise Unreadable("no value")
+        value = env.values.get(tree[1], CONSTANTS.get(tree[1]))
+        if value is None:
+            raise Unreadable("no value")
+        return value
     if kind == "call":
         return value_of(tree[2], env)
     if kind == "fn":
-        return bounded(apply(tree[1], tree[2], env), env)
-    if kind in ("sum", "prod"):
-        return sum_value(tree, env)
-    if kind == "br":
-        return tuple((value_of(part, env),) for part in tree[3:])
+        return bounded(function_value(tree[1], tree[2], env), env)
+    if kind in (r"\sum", r"\prod"):
+        return series_value(tree, env)
     if kind == "mat":
         return tuple(tuple(value_of(cell, env) for cell in row) for row in tree[1:])
     if kind not in OPERATIONS:
-        raise Unreadable("no value for " + kind)
-    total = None
-    for part in tree[1:]:
-        value = value_of(part, env)
-        total = value if total is None else bounded(OPERATIONS[kind](total, value, env), env)
-    return total if len(tree) > 2 else bounded(OPERATIONS[kind](total, None, env), env)
+        raise Unreadable("no value")
+    values = [value_of(part, env) for part in tree[1:]]
+    if len(values) == 1:
+        return bounded(OPERATIONS[kind](values[0], env), env)
+    total = values[0]
+    for value in values[1:]:
+        total = bounded(OPERATIONS[kind](total, value, env), env)
+    return total
 
 
 def add(a, b, env):
-    if isinstance(a, tuple) or isinstance(b, tuple):
-        if not (isinstance(a, tuple) and isinstance(b, tuple)) or [len(r) for r in a] != [len(r) for r in b]:
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        if [len(row) for row in a] != [len(row) for row in b]:
             raise Unreadable("shapes")
-        return tuple(tuple(bounded(add(x, y, env), env) for x, y in zip(r, s)) for r, s in zip(a, b))
+        return tuple(tuple(add(x, y, env) for x, y in zip(r, s)) for r, s in zip(a, b))
+    if isinstance(a, tuple) or isinstance(b, tuple):
+        raise Unreadable("shapes")
     return a + b if exact(a) and exact(b) else to_mp(a) + to_mp(b)
 
 
 def multiply(a, b, env):
-    if isinstance(b, tuple) and not isinstance(a, tuple):
-        a, b = b, a
-    if isinstance(b, tuple):
-        if any(len(row) != len(b) for row in a):
-            raise Unreadable("shapes")
-        columns = list(zip(*b))
-        return tuple(tuple(dot(row, column, env) for column in columns) for row in a)
     if isinstance(a, tuple):
-        return tuple(tuple(bounded(multiply(x, b, env), env) for x in row) for row in a)
+        a, b = b, a
+    if isinstance(a, tuple):
+        raise Unreadable("matrix product")
+    if isinstance(b, tuple):
+        return tuple(tuple(multiply(a, x, env) for x in row) for row in b)
     return a * b if exact(a) and exact(b) else to_mp(a) * to_mp(b)
 
 
-def dot(row, column, env):
-    total = Fraction(0)
-    for x, y in zip(row, column):
-        total = bounded(add(total, bounded(multiply(x, y, env), env), env), env)
-    return total
-
-
-def invert(a, _, env):
+def invert(a, env):
     if isinstance(a, tuple) or a == 0:
         raise Unreadable("division by zero")
     return 1 / a
 
 
 def power(a, b, env):
-    if isinstance(b, tuple):
+    if isinstance(a, tuple) or isinstance(b, tuple) or (a == 0 and not (exact(b) and b > 0)):
         raise Unreadable("power")
-    if isinstance(a, tuple):
-        if not exact(b) or b.denominator != 1 or not 1 <= b <= 20:
-            raise Unreadable("power")
-        result = a
-        for _ in range(int(b) - 1):
-            result = multiply(result, a, env)
-        return result
-    if a == 0 and (not exact(b) or b <= 0):
-        raise Unreadable("undefined")
     if exact(a) and exact(b) and b.denominator == 1:
         size = (a.numerator.bit_length() + a.denominator.bit_length()) * abs(b)
         if size <= MAX_BITS // 10 or (a.denominator == 1 and size <= MAX_BITS):
             env.work[0] -= int(size) // 300
             return a ** int(b)
-        if a.denominator == 1 and not env.values:
+        if a.denominator == 1:
             raise Unreadable("too large")               # 50 digits could not tell 2^n from 2^n + 1
     negative = not isinstance(a, MP.mpc) and a < 0
     if negative and exact(b) and b.denominator % 2:     # odd roots of negatives are real
-        return power(-a, b, env) * (-1 if b.numerator % 2 else 1)
+        return power(-a, b, env) * (-1) ** b.numerator
     if negative and env.real:
         raise Unreadable("not real")
-    if exact(a) and exact(b) and b.denominator <= 8 and a > 0:
-        parts = [exact_root(part, b.denominator) for part in (a.numerator, a.denominator)]
-        if None not in parts:
-            return power(Fraction(*parts), Fraction(b.numerator), env)
     a, b = to_mp(a), to_mp(b)
     if MP.isinf(a) or MP.isinf(b) or abs(b) * (abs(MP.mag(a)) + 2) > MAX_BITS:
         raise Unreadable("too large")
     return MP.power(a, b)
 
 
-def exact_root(n, index):
-    """The integer whose power is n, or None."""
-    if n.bit_length() > 200:
-        return math.isqrt(n) if index == 2 and math.isqrt(n) ** 2 == n else None
-    root = int(MP.nint(MP.root(n, index)))
-    return root if root ** index == n else None
-
-
-def root(a, index, env):
-    if not exact(index) or index == 0:
-        raise Unreadable("root")
-    return power(a, 1 / index, env)
-
-
-def factorial(a, _, env):
-    if exact(a) and a.denominator == 1 and 0 <= a <= 5000:
+def factorial(a, env):
+    if isinstance(a, tuple) or not abs(a) <= 3000:
+        raise Unreadable("factorial")
+    if exact(a) and a.denominator == 1 and a >= 0:
         env.work[0] -= int(a) // 10
         return Fraction(math.factorial(int(a)))
-    if isinstance(a, tuple) or not abs(a) < 1000 or (exact(a) and a.denominator == 1):
-        raise Unreadable("factorial")
     return MP.gamma(to_mp(a) + 1)
 
 
 def binomial(n, k, env):
+    if isinstance(n, tuple) or isinstance(k, tuple) or not abs(n) < 10**6 or not abs(k) < 10**6:
+        raise Unreadable("binomial")
     if exact(n) and exact(k) and n.denominator == k.denominator == 1 and 0 <= k <= n:
         k = min(k, n - k)
-        if k * n.numerator.bit_length() > MAX_BITS:
+        if k * n.numerator.bit_length() > MAX_BITS // 2:
             raise Unreadable("binomial")
         env.work[0] -= int(k)
         return Fraction(math.comb(int(n), int(k)))
-    if isinstance(n, tuple) or isinstance(k, tuple) or not abs(n) < 1000 or not abs(k) < 1000:
-        raise Unreadable("binomial")
     return MP.binomial(to_mp(n), to_mp(k))
 
 
-def scaled(unit):
-    return lambda a, _, env: multiply(a, unit(env), env)
+OPERATIONS = {"+": add, "*": multiply, "^": power, "!": factorial, "binom": binomial, "inv": invert,
+              "neg": lambda a, env: multiply(Fraction(-1), a, env),
+              "%": lambda a, env: multiply(Fraction(1, 100 if env.percent else 1), a, env),
+              "°": lambda a, env: multiply(MP.pi / 180 if env.radians else Fraction(1), a, env),
+              "ratio": lambda a, b, env: multiply(a, invert(b, env), env)}
+MP_NAMES = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
 
 
-OPERATIONS = {"+": add, "*": multiply, "neg": lambda a, _, env: multiply(a, Fraction(-1), env), "inv": invert,
-              "^": power, "root": root, "!": factorial, "binom": binomial,
-              "%": scaled(lambda env: Fraction(1, 100) if env.percent else Fraction(1)),
-              "deg": scaled(lambda env: MP.pi / 180 if env.radians else Fraction(1)),
-              "ratio": lambda a, b, env: multiply(a, invert(b, None, env), env) if b is not None else a}
-TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
-MP_NAMES = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot"}
-
-
-def apply(name, arg, env):
-    if name in TRIGONOMETRIC and not env.radians:
-        env = dataclasses.replace(env, radians=True)
-    x = value_of(arg, env)
-    if name == "det":
-        return determinant(x, env)
+def function_value(name, arg, env):
+    x = value_of(arg, dataclasses.replace(env, radians=True) if name in TRIGONOMETRIC else env)
     if isinstance(x, tuple):
         raise Unreadable("matrix")
     if name == "abs":
         return abs(x)
     if name in ("floor", "ceil"):
-        if exact(x):
-            return Fraction(math.floor(x) if name == "floor" else math.ceil(x))
-        if isinstance(x, MP.mpc) or MP.isinf(x) or abs(x) > 10**40:
+        sign = 1 if name == "floor" else -1             # ceil(x) = -floor(-x)
+        if isinstance(x, MP.mpc) or abs(x) > 10**30:
             raise Unreadable(name)
-        return MP.floor(x + MP.mpf(10)**-40) if name == "floor" else MP.ceil(x - MP.mpf(10)**-40)
+        return Fraction(sign * math.floor(sign * x) if exact(x) else
+                        sign * int(MP.floor(sign * x + MP.mpf(10)**-40)))
     x = to_mp(x)
+    complex_or_negative = isinstance(x, MP.mpc) or x < 0
     if name in ("ln", "log", "lg"):
-        if x == 0 or (env.real and (isinstance(x, MP.mpc) or x < 0)):
+        if x == 0 or (env.real and complex_or_negative):
             raise Unreadable("log")
         return MP.ln(x) / MP.ln(10) if name == "lg" or (name == "log" and env.log10) else MP.ln(x)
-    if abs(x) > 10_000 and (name in ("exp", "sinh", "cosh", "tanh", "coth") or abs(x) > 10**20):
+    if abs(x) > 10_000 or (env.real and name in ("arcsin", "arccos") and abs(x) > 1):
         raise Unreadable("too large")
     if name == "arccot":
         return MP.pi / 2 - MP.atan(x)
-    if env.real and name in ("arcsin", "arccos") and abs(x) > 1:
-        raise Unreadable("not real")
-    try:
-        return getattr(MP, MP_NAMES.get(name, name))(x)
-    except (ZeroDivisionError, ValueError, OverflowError):
-        raise Unreadable("undefined") from None
+    return getattr(MP, MP_NAMES.get(name, name))(x)
 
 
-def determinant(rows, env):
-    if not isinstance(rows, tuple) or any(len(row) != len(rows) for row in rows) or len(rows) > 4:
-        raise Unreadable("determinant")
-    if len(rows) == 1:
-        return rows[0][0]
-    minors = [tuple(row[:j] + row[j + 1:] for row in rows[1:]) for j in range(len(rows))]
-    signed = [multiply(x, Fraction((-1)**j), env) for j, x in enumerate(rows[0])]
-    return dot(signed, [determinant(minor, env) for minor in minors], env)
-
-
-def sum_value(tree, env):
+def series_value(tree, env):
     kind, name, first, last, body = tree
     first, last = value_of(first, env), value_of(last, env)
     if not (exact(first) and exact(last) and first.denominator == last.denominator == 1) or last - first > 1000:
         raise Unreadable(kind)
-    total = Fraction(0 if kind == "sum" else 1)
+    total = Fraction(0 if kind == r"\sum" else 1)
     for k in range(int(first), int(last) + 1):
         inner = dataclasses.replace(env, values={**env.values, name: Fraction(k)})
-        total = bounded((add if kind == "sum" else multiply)(total, value_of(body, inner), env), env)
+        total = bounded((add if kind == r"\sum" else multiply)(total, value_of(body, inner), env), env)
     return total
 
 
-# ------------------------------------------------------------------------------------------ equivalence
-def names_in(tree):
-    if tree[0] == "name":
-        return set() if tree[1] in CONSTANTS else {tree[1]}
-    return set().union(*(names_in(part) for part in tree[1:] if isinstance(part, tuple) and part))
-
-
-def contains(tree, kind):
-    return tree[0] == kind or any(contains(part, kind) for part in tree if isinstance(part, tuple) and part)
+def try_value(tree, env):
+    try:
+        return value_of(tree, env)
+    except (Unreadable, ArithmeticError, ValueError):   # mpmath raises the last two at poles
+        return None
 
 
 def close(a, b):
-    """Exact values must be equal; 50-digit values agree to 30 digits."""
+    """Exact values must be equal, 50-digit values must agree to 30 digits."""
     if isinstance(a, tuple) or isinstance(b, tuple):
         return isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) and all(map(close, a, b))
     if exact(a) and exact(b):
@@ -997,18 +904,18 @@ def close(a, b):
     a, b = to_mp(a), to_mp(b)
     if MP.isinf(a) or MP.isinf(b):
         return a == b
-    return abs(a - b) <= max(abs(a), abs(b)) * MP.mpf(10)**-30 or max(abs(a), abs(b)) < MP.mpf(10)**-40
+    size = max(abs(a), abs(b))
+    return abs(a - b) <= size * MP.mpf(10)**-30 or size < MP.mpf(10)**-40
 
 
-def try_value(tree, env):
-    try:
-        return value_of(tree, env)
-    except Unreadable:
-        return None
+def names_in(tree):
+    if tree[0] == "name":
+        return set() if tree[1] in CONSTANTS or tree[1] == "mathbb R" else {tree[1]}
+    return set().union(*(names_in(part) for part in tree[1:] if isinstance(part, tuple) and part))
 
 
-def environments(names, env):
-    """The points at which two trees are compared: one where there are no names."""
+def points_for(names, env):
+    """The environments in which trees are compared: this one where there are no names."""
     if not names:
         return [env]
     names = sorted(names)
@@ -1019,105 +926,100 @@ def environments(names, env):
 
 
 def same_value(a, b, env):
-    """Two expressions are equal if they are at several random points (50 digits decide, nothing is rewritten).
+    """Two expressions are equal if they are equal at several random points; nothing is rewritten.
 
-    The signs are first all positive, as school algebra assumes; at mixed signs a point counts only where both
-    sides are real all the way. That tells |x| from x and lets sqrt(xy) be sqrt(x) sqrt(y).
+    At the first points all names are positive, as school algebra assumes. At mixed signs a point counts only where
+    both sides are real all the way: that tells |x| from x, yet lets sqrt(xy) be sqrt(x) sqrt(y).
     """
     names = names_in(a) | names_in(b)
     agreed = 0
-    for point in environments(names, env):
+    for point in points_for(names, env):
         x, y = try_value(a, point), try_value(b, point)
         if x is None or y is None:
             if (x is None) != (y is None) and not point.real:
                 return False
             continue
         if not close(x, y):
-            return not names and rounded(a, b, x, y)
+            return not names and rounds_to(a, x, b, y)
         agreed += 1
     return agreed > 0
 
 
-def rounded(a, b, x, y):
-    """A decimal of at least 4 significant digits stands for the other value if that rounds to it."""
-    place_a, place_b = decimal_place(a), decimal_place(b)
-    if (place_a is None) == (place_b is None) or isinstance(x, (tuple, MP.mpc)) or isinstance(y, (tuple, MP.mpc)):
+def rounds_to(a, x, b, y):
+    """Whether one is a decimal of at least 4 significant digits and the other, no decimal, rounds to it."""
+    places = [decimal_place(tree) for tree in (a, b)]
+    if places.count(None) != 1 or any(isinstance(value, (tuple, MP.mpc)) for value in (x, y)):
         return False
-    if contains(b if place_b is None else a, "decimal"):
-        return False
-    return abs(to_mp(x) - to_mp(y)) <= to_mp(place_a or place_b)
+    return abs(to_mp(x) - to_mp(y)) <= to_mp(places[0] or places[1])
 
 
 def decimal_place(tree):
-    while tree[0] in ("neg", "deg", "%"):
+    while tree[0] in ("neg", "%", "°"):
         tree = tree[1]
     return tree[2] if tree[0] == "num" else None
 
-# Real sets: a sorted list of intervals (low, high); an end is (value, nudge), the nudge -1, 0 or +1 saying whether
-# the end lies just below, at or just above the value. So (2, 5] is ((2, 1), (5, 0)) and ends compare as tuples.
-def real_set(tree, name, env):
-    """The set of reals that a tree describes (for inequalities: the solutions for `name`)."""
-    kind = tree[0]
-    if kind == "br" and len(tree) == 5:
-        low, high = end_value(tree[3], env), end_value(tree[4], env)
-        return merge([((low, int(tree[1] == "(" or MP.isinf(low))), (high, -int(tree[2] == ")" or MP.isinf(high))))])
-    if kind == "name" and tree[1] == "mathbb R":
-        return [WHOLE]
-    if kind == "set":
-        return merge([((x, 0), (x, 0)) for x in (end_value(part, env) for part in tree[1:])])
-    if kind == "list":
-        return merge(sum((real_set(part, name, env) for part in tree[2:]), []))
-    if kind == "cup":
-        return merge(real_set(tree[1], name, env) + real_set(tree[2], name, env))
-    if kind == "cap":
-        return intersect(real_set(tree[1], name, env), real_set(tree[2], name, env))
-    if kind == "setminus":
-        return intersect(real_set(tree[1], name, env), complement(real_set(tree[2], name, env)))
-    if kind == "set_of":
-        return real_set(tree[2], name, env)
-    if kind == "rel" and tree[1] == ("in",):
-        return real_set(tree[3], name, env)
-    if kind == "rel":
-        result = [WHOLE]
-        for op, left, right in zip(tree[1], tree[2:], tree[3:]):
-            result = intersect(result, solutions(op, left, right, name, env))
-        return result
-    raise Unreadable("not a real set")
 
-
+# ------------------------------------------------------------------------------------------ equivalence
+# A set of reals is a sorted list of intervals (low, high). An end is (value, nudge) with nudge -1, 0, +1: just
+# below, at, just above the value. So (2, 5] is ((2, 1), (5, 0)), and ends compare as tuples do.
 WHOLE = ((-MP.inf, 1), (MP.inf, -1))
 
 
+def real_set(tree, name, env):
+    """The set of reals a tree describes; inequalities are solved for `name`."""
+    kind = tree[0]
+    if tree == ("name", "mathbb R"):
+        return [WHOLE]
+    if kind == "br" and len(tree) == 5:
+        low, high = end_value(tree[3], env), end_value(tree[4], env)
+        return merge([((low, int(tree[1] == "(" or MP.isinf(low))), (high, -int(tree[2] == ")" or MP.isinf(high))))])
+    if kind == "set":
+        return merge([((x, 0), (x, 0)) for x in (end_value(part, env) for part in tree[1:])])
+    if kind in ("list", r"\cup"):
+        return merge([part for piece in tree[2 if kind == "list" else 1:] for part in real_set(piece, name, env)])
+    if kind == r"\cap":
+        return intersect(real_set(tree[1], name, env), real_set(tree[2], name, env))
+    if kind == r"\setminus":
+        return intersect(real_set(tree[1], name, env), complement(real_set(tree[2], name, env)))
+    if kind == "set_of" or tree[:2] == ("rel", ("in",)):
+        return real_set(tree[-1], name, env)
+    if kind != "rel":
+        raise Unreadable("not a set")
+    result = [WHOLE]
+    for op, left, right in zip(tree[1], tree[2:], tree[3:]):
+        result = intersect(result, solve_linear(op, left, right, name, env))
+    return result
+
+
 def end_value(tree, env):
-    x = to_mp(value_of(tree, env))
+    return rounded(value_of(tree, env))
+
+
+def rounded(x):
+    """An end as a 35-digit real, so that equal ends are equal."""
+    x = to_mp(x)
     if isinstance(x, (tuple, MP.mpc)):
         raise Unreadable("not real")
-    return x if MP.isinf(x) or not x else MP.mpf(MP.nstr(x, 35))      # so that equal ends are equal
+    return x if MP.isinf(x) or not x else MP.mpf(MP.nstr(x, 35))
 
 
-def solutions(op, left, right, name, env):
-    """The reals that solve a linear relation in one name."""
-    infinite = [side for side in (left, right) if contains(side, "name") and names_in(side) == set()
-                and isinstance(try_value(side, env), MP.mpf) and MP.isinf(try_value(side, env))]
-    if infinite:                                                       # x < oo says nothing
-        return [WHOLE]
+def solve_linear(op, left, right, name, env):
+    """The reals for which `left op right`, linear in `name`, holds."""
     def at(x):
         point = dataclasses.replace(env, values={**env.values, name: Fraction(x)})
         return to_mp(value_of(left, point)) - to_mp(value_of(right, point))
     f0, f1, f3 = at(0), at(1), at(3)
+    if MP.isinf(f0):                                            # x < oo says nothing
+        return [WHOLE]
     slope = f1 - f0
-    if abs(slope) < 1e-30 or not close(f3, f0 + 3 * slope) or isinstance(slope, MP.mpc):
+    if isinstance(slope, MP.mpc) or abs(slope) < MP.mpf(10)**-30 or not close(f3 - f0, 3 * slope):
         raise Unreadable("not linear")
-    x = MP.mpf(MP.nstr(-f0 / slope, 35)) if f0 else MP.mpf(0)
-    below, above = ((-MP.inf, 1), (x, -1)), ((x, 1), (MP.inf, -1))
-    if op == "=":
-        return [((x, 0), (x, 0))]
-    if op == "!=":
-        return [below, above]
-    closed = op.endswith("=")
-    if (op[0] == "<") == (slope > 0):
-        return [((-MP.inf, 1), (x, 0))] if closed else [below]
-    return [((x, 0), (MP.inf, -1))] if closed else [above]
+    x = rounded(-f0 / slope)
+    below, point, above = ((-MP.inf, 1), (x, -1)), ((x, 0), (x, 0)), ((x, 1), (MP.inf, -1))
+    rising = {"<": [below], "<=": [below, point], ">": [above], ">=": [point, above], "=": [point],
+              "!=": [below, above]}
+    turned = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
+    return merge(rising[op if slope > 0 else turned.get(op, op)])
 
 
 def merge(parts):
@@ -1135,79 +1037,77 @@ def intersect(first, second):
 
 
 def complement(parts):
-    ends = [(-MP.inf, 1)] + [end for low, high in parts for end in
-                             ((low[0], low[1] - 1), (high[0], high[1] + 1))] + [(MP.inf, -1)]
+    ends = [WHOLE[0]]
+    for low, high in parts:
+        ends += [(low[0], low[1] - 1), (high[0], high[1] + 1)]
+    ends.append(WHOLE[1])
     return merge(list(zip(ends[::2], ends[1::2])))
 
 
 def is_set(tree):
-    """Whether the tree can only be meant as a set of reals: (a, b) and [a, b] alone may be points too."""
-    return tree[0] in ("cup", "cap", "setminus", "set_of") or tree == ("name", "mathbb R") or (
-        tree[0] == "br" and len(tree) == 5 and (tree[1] + tree[2] != "()" or contains(tree, "name"))) or (
-        tree[0] == "rel" and tree[1] != ("=",)) or (
-        tree[0] == "list" and len(tree) > 2 and all(part[0] == "rel" and is_set(part) for part in tree[2:]))
+    """Whether the tree can only be meant as a set of reals: (a, b) and [a, b] may be points too."""
+    return tree[0] in (r"\cup", r"\cap", r"\setminus", "set_of") or tree == ("name", "mathbb R") or (
+        tree[0] == "br" and len(tree) == 5 and (tree[1] + tree[2] in ("(]", "[)") or "oo" in repr(tree))) or (
+        tree[0] == "rel" and tree[1] != ("=",)) or (tree[0] == "list" and all(map(is_relation, tree[2:])))
+
+
+def is_relation(tree):
+    return tree[0] == "rel" and tree[1] != ("=",)
 
 
 def same_set(a, b, env):
-    names_a, names_b = names_in(a) - {"mathbb R"}, names_in(b) - {"mathbb R"}
-    bound_a, bound_b = bound_name(a, names_a - names_b), bound_name(b, names_b - names_a)
-    if bound_a is None and bound_b is None and names_a and names_a == names_b and len(names_a) == 1:
-        bound_a = bound_b = min(names_a) if contains(a, "rel") and contains(b, "rel") else None
-    for point in environments((names_a | names_b) - {bound_a, bound_b}, env)[:POSITIVE]:
-        first, second = real_set(a, bound_a, point), real_set(b, bound_b, point)
+    names_a, names_b = names_in(a), names_in(b)
+    bound = [solved_name(a, names_a, b, names_b), solved_name(b, names_b, a, names_a)]
+    for point in points_for((names_a | names_b) - set(bound), env)[:POSITIVE]:
+        first, second = real_set(a, bound[0], point), real_set(b, bound[1], point)
         if len(first) != len(second) or not all(
                 close(x[0], y[0]) and x[1] == y[1] for p, q in zip(first, second) for x, y in zip(p, q)):
             return False
     return True
 
 
-def bound_name(tree, own):
-    return min(own) if contains(tree, "rel") and len(own) == 1 else None
+def solved_name(tree, names, other, others):
+    """The name an inequality is solved for: the one that the other side does not have, or has solved too."""
+    own = names - others or (names if contains(other, ("rel",)) else set())
+    return min(own) if contains(tree, ("rel",)) and len(own) == 1 else None
 
 
 def same_relation(a, b, env):
-    """Equations and inequalities are the same if their differences are proportional (not just solved by the same)."""
-    left, right = pairs_of(a), pairs_of(b)
-    if len(left) != len(right):
-        return False
-    return all(any(same_pair(p, q, env) for q in right) for p in left) and \
-        all(any(same_pair(p, q, env) for p in left) for q in right)
+    """Equations and inequalities are the same if their differences are proportional, part for part."""
+    first, second = pairs_of(a), pairs_of(b)
+    return len(first) == len(second) and all(any(same_pair(p, q, env) for q in second) for p in first) and \
+        all(any(same_pair(p, q, env) for p in first) for q in second)
 
 
 def pairs_of(tree):
-    """a < b <= c as [("<", a - b), ("<=", b - c)]; > turned round."""
-    pairs = []
-    for op, left, right in zip(tree[1], tree[2:], tree[3:]):
-        if op[0] == ">":
-            op, left, right = op.replace(">", "<"), right, left
-        pairs.append((op, ("+", left, ("neg", right)), right))
-    return pairs
+    """a < b <= c as ("<", a, b), ("<=", b, c), with > turned round."""
+    return [(op.replace(">", "<"), right, left) if op[0] == ">" else (op, left, right)
+            for op, left, right in zip(tree[1], tree[2:], tree[3:])]
 
 
 def same_pair(p, q, env):
     if p[0] != q[0]:
         return False
-    if p[0] == "in":
-        return same(p[2], q[2], env) and names_in(p[1]) == names_in(q[1])
-    factor = None
-    for point in environments(names_in(p[1]) | names_in(q[1]), env)[:POSITIVE]:
-        x, y = value_of(p[1], point), value_of(q[1], point)
-        if isinstance(x, tuple) or isinstance(y, tuple) or x == 0 or y == 0:
-            return same_value(p[1], q[1], env)
-        here = multiply(x, invert(y, None, env), env)
-        if factor is not None and not close(factor, here):
-            return False
-        factor = here
-    return p[0] in ("=", "!=") or (not isinstance(factor, MP.mpc) and factor > 0)
+    if same(p[1], q[1], env) and same(p[2], q[2], env):
+        return True
+    f, g = (("+", left, ("neg", right)) for _, left, right in (p, q))
+    names = names_in(f)
+    if not names or names != names_in(g) or p[0] == "in":
+        return False
+    factors = []
+    for point in points_for(names, env)[:POSITIVE]:
+        x, y = value_of(f, point), value_of(g, point)
+        factors.append(multiply(x, invert(y, env), env))
+    if any(isinstance(x, tuple) or not close(x, factors[0]) or x == 0 for x in factors):
+        return False
+    return p[0] in ("=", "!=") or (not isinstance(factors[0], MP.mpc) and factors[0] > 0)
 
 
 def named_value(tree):
-    """x = 5, 5 = x, f(2) = 5, (x, y) = (1, 2), BO/AC = 5: (the name, what it equals); None for other trees."""
+    """x = 5, 5 = x, f(2) = 5, (x, y) = (1, 2), AB/AC = 5: (the name, what it equals); None for other trees."""
     if tree[0] != "rel" or set(tree[1]) != {"="}:
         return None
-    if is_name(tree[2]):
-        return tree[2], tree[-1]
-    return (tree[-1], tree[2]) if is_name(tree[-1]) else None
+    return (tree[2], tree[-1]) if is_name(tree[2]) else (tree[-1], tree[2]) if is_name(tree[-1]) else None
 
 
 def is_name(tree):
@@ -1215,87 +1115,8 @@ def is_name(tree):
         return tree[1] not in CONSTANTS
     if tree[0] == "fn":
         return tree[1] == "abs" and is_name(tree[2])
-    parts = tree[3:] if tree[0] == "br" else tree[1:]
-    return tree[0] in ("call", "word") or (tree[0] in ("*", "inv", "br", "ratio") and all(map(is_name, parts)))
-
-
-def is_list(tree):
-    return tree[0] in ("list", "set")
-
-
-def items_of(tree):
-    """The members of a list or set, and of the lists in it."""
-    if not is_list(tree):
-        return [tree]
-    return [item for part in tree[2 if tree[0] == "list" else 1:] for item in items_of(part)]
-
-
-def with_signs(tree, plus):
-    if not isinstance(tree, tuple):
-        return tree
-    if tree[0] in ("pm", "mp") and len(tree) == 2:
-        inner = with_signs(tree[1], plus)
-        return inner if plus == (tree[0] == "pm") else ("neg", inner)
-    return tuple(with_signs(part, plus) for part in tree)
-
-
-def spread_signs(tree):
-    """1 \\pm x is the list 1 + x, 1 - x."""
-    if is_list(tree):
-        return (*tree[:2 if tree[0] == "list" else 1], *map(spread_signs, tree[2 if tree[0] == "list" else 1:]))
-    if contains(tree, "pm") or contains(tree, "mp"):
-        return ("list", False, with_signs(tree, True), with_signs(tree, False))
-    return tree
-
-
-def same(a, b, env):
-    """Whether two trees state the same answer: by their kinds, then part by part, then by value."""
-    if a == b:
-        return True
-    if is_set(a) or is_set(b):
-        if a[0] == b[0] == "br":
-            return a[1:3] == b[1:3] and same_parts(a[3:], b[3:], env)
-        if a[0] == b[0] == "rel" and same_or_false(same_relation, a, b, env):
-            return True
-        if not (is_list(a) and is_list(b)) and same_or_false(same_set, a, b, env):
-            return True
-        if not (is_list(a) and is_list(b)):
-            return False
-    if is_list(a) or is_list(b):
-        return same_items(a, b, env)
-    if a[0] == "rel" or b[0] == "rel":
-        return same_equation(a, b, env)
-    parts_a, parts_b = vector_parts(a), vector_parts(b)
-    if parts_a and parts_b:
-        return same_parts(parts_a, parts_b, env)
-    if a[0] == b[0] == "mat":
-        return list(map(len, a[1:])) == list(map(len, b[1:])) and all(
-            same_parts(row, other, env) for row, other in zip(a[1:], b[1:]))
-    if a[0] == b[0] == "ratio" and len(a) == len(b) > 3:
-        return all(same(("ratio", x, a[1]), ("ratio", y, b[1]), env) for x, y in zip(a[2:], b[2:]))
-    if len(a) > 3 and a[0] == "ratio" or len(b) > 3 and b[0] == "ratio":
-        return False
-    return same_value(a, b, env)
-
-
-def same_or_false(test, a, b, env):
-    try:
-        return test(a, b, env)
-    except Unreadable:
-        return False
-
-
-def vector_parts(tree):
-    """A tuple, or a column of two or more."""
-    if tree[0] == "br":
-        return tree[3:]
-    if tree[0] == "mat" and len(tree) > 2 and all(len(row) == 1 for row in tree[1:]):
-        return [row[0] for row in tree[1:]]
-    return None
-
-
-def same_parts(a, b, env):
-    return len(a) == len(b) and all(same(x, y, env) for x, y in zip(a, b))
+    return tree[0] in ("call", "word") or (tree[0] in ("*", "inv", "br", "ratio") and
+                                           all(map(is_name, tree[3 if tree[0] == "br" else 1:])))
 
 
 def same_equation(a, b, env):
@@ -1303,12 +1124,19 @@ def same_equation(a, b, env):
     if one and two and (one[0] == two[0] or one[0][0] != "name" or two[0][0] != "name"):
         return same(one[1], two[1], env)
     if a[0] == b[0] == "rel":
-        return same_or_false(same_relation, a, b, env)
+        return tried(same_relation, a, b, env)
     named, other = (one, b) if a[0] == "rel" else (two, a)
     return bool(named) and same(named[1], other, env)
 
 
-MAX_PAIRED = 40         # longer lists are paired in the order of their values
+def items_of(tree):
+    """The members of a list or set, and of the lists in it."""
+    if tree[0] not in ("list", "set"):
+        return [tree]
+    return [item for part in tree[2 if tree[0] == "list" else 1:] for item in items_of(part)]
+
+
+MAX_PAIRED = 30         # longer lists are paired in the order of their values
 
 
 def same_items(a, b, env):
@@ -1317,36 +1145,95 @@ def same_items(a, b, env):
         if one[0] == "br" and two[0] == "list" and all(part[0] != "br" for part in two[2:]):
             return same_parts(one[3:], items_of(two), env)
     first, second = items_of(a), items_of(b)
-    if len(first) != len(second) and "set" not in (a[0], b[0]):
+    repeats = "set" in (a[0], b[0])
+    if len(first) != len(second) and not repeats:
         return False
     if max(len(first), len(second)) > MAX_PAIRED:
-        return len(first) == len(second) and same_parts(in_order(first, env), in_order(second, env), env)
+        return same_parts(in_order(first, env), in_order(second, env), env)
     left = list(second)
     for item in first:
         found = next((other for other in left if same(item, other, env)), None)
         if found is not None:
             left.remove(found)
-        elif "set" not in (a[0], b[0]) or not any(same(item, other, env) for other in second):
+        elif not repeats or not any(same(item, other, env) for other in second):
             return False
     return all(any(same(item, other, env) for item in first) for other in left)
 
 
 def in_order(items, env):
-    keys = []
-    for item in items:
-        value = try_value((named_value(item) or (None, item))[1], env)
-        keys.append(str(value) if value is None or isinstance(value, tuple) else
-                    (float(MP.re(to_mp(value))), float(MP.im(to_mp(value)))))
-    if len({type(key) for key in keys}) > 1:
-        raise Unreadable("a long mixed list")
+    """By value where all are numbers, else by how they are written."""
+    values = [try_value((named_value(item) or (0, item))[1], env) for item in items]
+    if any(value is None or isinstance(value, tuple) for value in values):
+        return sorted(items, key=repr)
+    keys = [(float(MP.re(to_mp(value))), float(MP.im(to_mp(value)))) for value in values]
     return [items[i] for i in sorted(range(len(items)), key=keys.__getitem__)]
 
 
-WORK = 20_000           # steps one comparison may take (about 0.3 s at the very worst)
+def same_parts(a, b, env):
+    return len(a) == len(b) and all(same(x, y, env) for x, y in zip(a, b))
+
+
+def vector_parts(tree):
+    """The parts of a tuple or of a column; None for other trees."""
+    if tree[0] == "br":
+        return tree[3:]
+    return [row[0] for row in tree[1:]] if tree[0] == "mat" and len(tree) > 2 and len(tree[1]) == 1 else None
+
+
+def same(a, b, env):
+    """Whether two trees state the same answer: by their kinds, then part by part, then by value."""
+    if a == b:
+        return True
+    kinds = (a[0], b[0])
+    if (is_set(a) or is_set(b)) and tried(same_set, a, b, env):
+        return True
+    if "list" in kinds or "set" in kinds:
+        return same_items(a, b, env)
+    if "rel" in kinds:
+        return same_equation(a, b, env)
+    if kinds == ("br", "br"):
+        return a[1:3] == b[1:3] and same_parts(a[3:], b[3:], env)
+    parts_a, parts_b = vector_parts(a), vector_parts(b)
+    if parts_a and parts_b:
+        return same_parts(parts_a, parts_b, env)
+    if kinds == ("mat", "mat"):
+        return len(a) == len(b) and all(same_parts(row, other, env) for row, other in zip(a[1:], b[1:]))
+    if "ratio" in kinds and len(a) + len(b) > 6:                # 1:2:3
+        return kinds[0] == kinds[1] and len(a) == len(b) and all(
+            same(("ratio", x, a[1]), ("ratio", y, b[1]), env) for x, y in zip(a[2:], b[2:]))
+    return same_value(a, b, env)
+
+
+def tried(test, a, b, env):
+    """The test, or False where it meets something without a value."""
+    try:
+        return test(a, b, env)
+    except (Unreadable, ArithmeticError, ValueError, TypeError):
+        return False
+
+
+def same_units(a, b):
+    """Dropped unit words may be missing or spelt otherwise, but cm is not m: some must begin with the same letter."""
+    first, second = ({word[0] for word in words if not word.startswith("unit")} for words in (a, b))
+    return not first or not second or bool(first & second)
+
+
+def same_answer(a, b):
+    """is_equivalent for two cleaned texts. A reading that only one of them needs is tried both ways."""
+    (x, units_x), (y, units_y) = parse(a), parse(b)
+    readings = [{}]
+    if contains(x, ("%",)) != contains(y, ("%",)):
+        readings.append({"percent": True})
+    if contains(x, ("°",)) != contains(y, ("°",)):
+        readings.append({"radians": True})
+    if "log" in a or "log" in b:
+        readings.append({"log10": True})
+    work = [WORK]
+    return same_units(units_x, units_y) and any(tried(same, x, y, Env(work, **reading)) for reading in readings)
 
 
 def is_equivalent(pred, gold):
-    r"""Whether two answers, in LaTeX or plain text, state the same thing. Never raises, never runs the text.
+    r"""Whether two answers, in LaTeX or plain text, state the same thing. Never raises and never runs the text.
 
     >>> is_equivalent("0.5", r"\frac12"), is_equivalent("1,2", "2 and 1"), is_equivalent("(1,2]", r"1 < x \le 2")
     (True, True, True)
@@ -1358,12 +1245,11 @@ def is_equivalent(pred, gold):
     if max(len(pred), len(gold)) > MAX_COMPARED:
         return pred == gold
     a, b = clean(pred), clean(gold)
-    if not a or not b:
-        return False
-    if a == b:
-        return True
-    if PLAIN.fullmatch(a) and PLAIN.fullmatch(b):
-        return Fraction(a) == Fraction(b)
+    if not a or not b or a == b:
+        return a == b != ""
+    x, y = rational(a), rational(b)
+    if x is not None and y is not None and (x == y or "." not in a + b):
+        return x == y
     if max(len(a), len(b)) > MAX_PARSED:
         return False
     words = words_of(a)
@@ -1371,21 +1257,8 @@ def is_equivalent(pred, gold):
         return True
     try:
         return same_answer(a, b)
-    except (Unreadable, TooMuch, RecursionError, ArithmeticError, ValueError, TypeError, IndexError, MemoryError):
-        return False        # TODO narrow
-
-
-def same_answer(a, b):
-    x, y = (spread_signs(parse(text)) for text in (a, b))
-    work = [WORK]
-    readings = [{}]
-    if ("%" in a) != ("%" in b):
-        readings.append({"percent": True})
-    if contains(x, "deg") != contains(y, "deg"):
-        readings.append({"radians": True})
-    if "log" in a or "log" in b:
-        readings.append({"log10": True})
-    return any(same_or_false(same, x, y, Env(work, **reading)) for reading in readings)
+    except (Unreadable, TooMuch, RecursionError):
+        return False
 
 
 def check_gold(gold):
