@@ -185,8 +185,10 @@ def rational(text):
     if not match:
         return None
     sign, number, *parts = match.groups()
-    top, bottom = (number, 1) if number else (part for part in parts if part)
-    return Fraction(sign + top) / int(bottom) if int(bottom) else None
+    if number:
+        return Fraction(sign + number) if "." in number else Fraction(int(sign + number))
+    top, bottom = (int(part) for part in parts if part)
+    return Fraction(-top if sign == "-" else top, bottom) if bottom else None
 
 
 def words_of(text):
@@ -245,7 +247,7 @@ TOKEN = re.compile(r"""\ *(?:(?P<mixed>\d+\ +\d+\ */\ *\d+(?![\d.]))
 ENVIRONMENT = re.compile(r"\{([pbB]?matrix|smallmatrix|array)\}(?:\{[clr| ]*\})?")
 
 
-def tokens_of(text, in_text=False):
+def tokens_of(text, in_text=False, units=()):
     r"""Tokens as pairs (kind, value); kinds: num, mixed, name, fn, word, rel, begin, end, and op for the rest.
 
     >>> tokens_of(r"2\pi \text{ cm}")
@@ -256,7 +258,7 @@ def tokens_of(text, in_text=False):
         at, kind = match.end(), match.lastgroup
         value = match[kind]
         if kind == "letters":
-            tokens += split_letters(value, in_text)
+            tokens += split_letters(value, in_text or value.lower() in units)
         elif kind != "op":
             tokens.append((kind, value))
         elif value in RELATIONS:
@@ -310,7 +312,8 @@ class Reader:
     at: int = 0
     bars: int = 0       # inside |...| a bar closes instead of opening
     depth: int = 0
-    units: tuple = ()   # the words that were dropped after numbers
+    units: list = dataclasses.field(default_factory=list)   # the words that were dropped after numbers
+    marks: set = dataclasses.field(default_factory=set)     # which of % degree log pm occur
 
     def take(self, values):
         """Step over the next token if its value is among these."""
@@ -322,19 +325,22 @@ class Reader:
 
 
 @functools.lru_cache(maxsize=4096)
-def parse(text):
-    r"""LaTeX or plain text -> (tree of tuples, dropped unit words); raises Unreadable. Loosest level first:
+def parse(text, units=()):
+    r"""LaTeX or plain text -> (tree of tuples, dropped units, marks); raises Unreadable. Loosest level first:
+
 
     list = relation (, relation)*            relation = side (= < > <= >= != in side)*
     side = union (: union)*                  union = sum (cup | cap | setminus sum)*
     sum = term (+ - pm term)*                term = factor (* | / | nothing, factor)*
     factor = sign* power                     power = atom (! | % | degree | ^ exponent)*
+
+    Letters in `units` are words, not variables: the other answer has shown that they are units.
     """
-    reader = Reader(tokens_of(text) + [("", "end of text")])
+    reader = Reader(tokens_of(text, units=units) + [("", "end of text")])
     tree = read_list(reader)
     if reader.at < len(reader.tokens) - 1:
         raise Unreadable("something is left over")
-    return spread_signs(tree), reader.units
+    return spread_signs(tree) if "pm" in reader.marks else tree, reader.units, reader.marks
 
 
 def read_list(r):
@@ -381,11 +387,13 @@ def read_union(r):
 def read_sum(r):
     terms = [read_term(r)]
     while sign := r.take(("+", "-", r"\pm", r"\mp")):
-        terms.append(signed(sign, read_term(r)))
+        terms.append(signed(r, sign, read_term(r)))
     return terms[0] if len(terms) == 1 else ("+", *terms)
 
 
-def signed(sign, tree):
+def signed(r, sign, tree):
+    if sign in (r"\pm", r"\mp"):
+        r.marks.add("pm")
     return tree if sign == "+" else ("neg", tree) if sign == "-" else (sign, tree)
 
 
@@ -426,7 +434,7 @@ def has_number(tree):
 def skip_unit(r):
     """Units are dropped: cm^2, m/s, square feet, dollars per hour."""
     while r.tokens[r.at][0] == "word":
-        r.units += (r.tokens[r.at][1].lower(),)
+        r.units.append(r.tokens[r.at][1].lower())
         r.at += 1
         if r.take("^"):
             read_exponent(r)
@@ -440,7 +448,7 @@ def read_factor(r):
         signs.append(sign)
     tree = read_power(r)
     for sign in reversed(signs[:MAX_DEPTH]):
-        tree = signed(sign, tree)
+        tree = signed(r, sign, tree)
     return tree
 
 
@@ -448,6 +456,7 @@ def read_power(r):
     tree, marks = read_atom(r), 0
     while mark := r.take(("^", "!", "%", "°", "'")):
         marks += 1
+        r.marks.add(mark)
         if marks > 6 or (mark == "'" and tree[0] != "name"):
             raise Unreadable("marks")
         tree = ("^", tree, read_exponent(r)) if mark == "^" else \
@@ -462,7 +471,7 @@ def read_exponent(r):
         r.depth += 1                                # a tower without braces
         tree = ("^", tree, read_exponent(r))
         r.depth -= 1
-    return signed(sign or "+", tree)
+    return signed(r, sign or "+", tree)
 
 
 def read_atom(r):
@@ -572,7 +581,7 @@ def read_number(r, text):
             r.at += 1
             read_argument(r), read_argument(r)
             return ("num", decimal_value(text) + Fraction(top, bottom), None)
-    return ("num", decimal_value(text), last_place(text))
+    return ("num", decimal_value(text), last_place(text) if "." in text else None)
 
 
 def quotient(top, bottom):
@@ -588,6 +597,8 @@ def small_int(digits):
 
 
 def decimal_value(text):
+    if text.isdigit():
+        return Fraction(small_int(text))
     digits, _, exponent = text.lower().partition("e")
     if len(digits) > 500 or len(exponent) > 4:
         raise Unreadable("digits")
@@ -597,8 +608,8 @@ def decimal_value(text):
 def last_place(text):
     """Half a unit in the last place of a decimal with at least 4 significant digits, else None."""
     digits, _, exponent = text.lower().partition("e")
-    places = len(digits.partition(".")[2])
-    if not places or len(digits.replace(".", "").lstrip("0")) < 4:
+    places = len(digits) - digits.index(".") - 1
+    if len(digits.replace(".", "").lstrip("0")) < 4:
         return None
     return Fraction(1, 2) * Fraction(10) ** (int(exponent or 0) - places)
 
@@ -646,7 +657,9 @@ def read_function(r, name):
     if exponent == ("neg", ("num", 1, None)) and name in TRIGONOMETRIC:
         return ("fn", "arc" + name, arg)
     tree = ("fn", name, arg)
-    if name == "log" and base:
+    if name == "log" and not base:
+        r.marks.add("log")
+    elif base:
         tree = ("*", ("fn", "ln", arg), ("inv", ("fn", "ln", base)))
     return ("^", tree, exponent) if exponent else tree
 
@@ -693,9 +706,10 @@ def contains(tree, kinds):
 # ----------------------------------------------------------------------------------------------- values
 MP = mpmath.MPContext()
 MP.dps = 50
-MAX_BITS = 100_000          # of an exact integer; proper fractions above a tenth of it become 50-digit floats
+MAX_BITS = 100_000          # of an exact number; a third for proper fractions
 RNG = random.Random(0)
-POINTS = [[Fraction(RNG.randrange(300, 3000), 1009) for _ in range(30)] for _ in range(3)]
+PRIMES = [p for p in range(7, 98) if all(p % q for q in (2, 3, 5, 7)) or p == 7]    # small: powers stay exact
+POINTS = [[Fraction(*RNG.sample(PRIMES, 2)) for _ in range(30)] for _ in range(3)]
 POINTS += [[RNG.choice((-1, 1)) * x for x in row] for row in POINTS[:2]] + [[-x for x in POINTS[2]]]
 POSITIVE = 3                # the first rows; in the others only what is real all the way counts
 WORK = 20_000               # steps one comparison may take, over all points and readings
@@ -732,11 +746,11 @@ def bounded(x, env):
     if isinstance(x, tuple):
         return x
     if exact(x):
-        bits, below = x.numerator.bit_length(), x.denominator.bit_length()
-        env.work[0] -= 1 + (bits + below) // 300
+        bits = x.numerator.bit_length() + x.denominator.bit_length()
+        env.work[0] -= 1 + bits // 300
         if bits > MAX_BITS:
             raise Unreadable("too large")
-        return to_mp(x) if below > MAX_BITS // 10 else x
+        return x
     env.work[0] -= 4
     if MP.isnan(x) or (x and not MP.isinf(x) and abs(MP.mag(x)) > MAX_BITS):
         raise Unreadable("undefined or too large")
@@ -750,7 +764,7 @@ def value_of(tree, env):
         raise TooMuch
     kind = tree[0]
     if kind == "num":
-        return bounded(tree[1], env)
+        return tree[1]
     if kind == "name":
         value = env.values.get(tree[1], CONSTANTS.get(tree[1]))
         if value is None:
@@ -761,7 +775,7 @@ def value_of(tree, env):
     if kind == "fn":
         return bounded(function_value(tree[1], tree[2], env), env)
     if kind in (r"\sum", r"\prod"):
-        return series_value(tree, env)
+        return series_value(*tree, env)
     if kind == "mat":
         return tuple(tuple(value_of(cell, env) for cell in row) for row in tree[1:])
     if kind not in OPERATIONS:
@@ -782,7 +796,14 @@ def add(a, b, env):
         return tuple(tuple(add(x, y, env) for x, y in zip(r, s)) for r, s in zip(a, b))
     if isinstance(a, tuple) or isinstance(b, tuple):
         raise Unreadable("shapes")
-    return a + b if exact(a) and exact(b) else to_mp(a) + to_mp(b)
+    if exact(a) and exact(b):
+        return a + b
+    a, b = to_mp(a), to_mp(b)
+    if a and b and not MP.isinf(a) and not MP.isinf(b):
+        low, high = sorted((MP.mag(a), MP.mag(b)))
+        if low > -120 and high - low > 100:             # below -120 is what is left of an exact zero
+            raise Unreadable("50 digits cannot hold the sum")
+    return a + b
 
 
 def multiply(a, b, env):
@@ -806,11 +827,11 @@ def power(a, b, env):
         raise Unreadable("power")
     if exact(a) and exact(b) and b.denominator == 1:
         size = (a.numerator.bit_length() + a.denominator.bit_length()) * abs(b)
-        if size <= MAX_BITS // 10 or (a.denominator == 1 and size <= MAX_BITS):
+        if size <= (MAX_BITS if a.denominator == 1 else MAX_BITS // 3):
             env.work[0] -= int(size) // 300
             return a ** int(b)
-        if a.denominator == 1:
-            raise Unreadable("too large")               # 50 digits could not tell 2^n from 2^n + 1
+        if env.values or a.denominator == 1:            # 50 digits could not tell 2^n from 2^n + 1
+            raise Unreadable("too large")
     negative = not isinstance(a, MP.mpc) and a < 0
     if negative and exact(b) and b.denominator % 2:     # odd roots of negatives are real
         return power(-a, b, env) * (-1) ** b.numerator
@@ -876,15 +897,14 @@ def function_value(name, arg, env):
     return getattr(MP, MP_NAMES.get(name, name))(x)
 
 
-def series_value(tree, env):
-    kind, name, first, last, body = tree
+def series_value(kind, name, first, last, body, env):
     first, last = value_of(first, env), value_of(last, env)
     if not (exact(first) and exact(last) and first.denominator == last.denominator == 1) or last - first > 1000:
         raise Unreadable(kind)
-    total = Fraction(0 if kind == r"\sum" else 1)
+    total, step = (Fraction(0), add) if kind == r"\sum" else (Fraction(1), multiply)
     for k in range(int(first), int(last) + 1):
         inner = dataclasses.replace(env, values={**env.values, name: Fraction(k)})
-        total = bounded((add if kind == r"\sum" else multiply)(total, value_of(body, inner), env), env)
+        total = bounded(step(total, value_of(body, inner), env), env)
     return total
 
 
@@ -911,7 +931,9 @@ def close(a, b):
 def names_in(tree):
     if tree[0] == "name":
         return set() if tree[1] in CONSTANTS or tree[1] == "mathbb R" else {tree[1]}
-    return set().union(*(names_in(part) for part in tree[1:] if isinstance(part, tuple) and part))
+    if tree[0] in (r"\sum", r"\prod"):
+        return names_in(tree[2:]) - {tree[1]}
+    return set().union(*(names_in(part) for part in tree if isinstance(part, tuple) and part))
 
 
 def points_for(names, env):
@@ -1104,9 +1126,9 @@ def same_pair(p, q, env):
 
 
 def named_value(tree):
-    """x = 5, 5 = x, f(2) = 5, (x, y) = (1, 2), AB/AC = 5: (the name, what it equals); None for other trees."""
+    """x = 5, 5 = x, f(2) = 5, (x, y) = (1, 2), AB/AC = 5, x in {5}: (name, what it equals); None for other trees."""
     if tree[0] != "rel" or set(tree[1]) != {"="}:
-        return None
+        return (tree[2], tree[3]) if tree[:2] == ("rel", ("in",)) else None
     return (tree[2], tree[-1]) if is_name(tree[2]) else (tree[-1], tree[2]) if is_name(tree[-1]) else None
 
 
@@ -1220,13 +1242,17 @@ def same_units(a, b):
 
 def same_answer(a, b):
     """is_equivalent for two cleaned texts. A reading that only one of them needs is tried both ways."""
-    (x, units_x), (y, units_y) = parse(a), parse(b)
+    (x, units_x, marks_x), (y, units_y, marks_y) = parse(a), parse(b)
+    if units_x and not units_y:                                 # 5\text{ m} shows that m is a unit in "5m"
+        y, units_y, marks_y = parse(b, tuple(units_x))
+    elif units_y and not units_x:
+        x, units_x, marks_x = parse(a, tuple(units_y))
     readings = [{}]
-    if contains(x, ("%",)) != contains(y, ("%",)):
+    if "%" in marks_x ^ marks_y:
         readings.append({"percent": True})
-    if contains(x, ("°",)) != contains(y, ("°",)):
+    if "°" in marks_x ^ marks_y:
         readings.append({"radians": True})
-    if "log" in a or "log" in b:
+    if "log" in marks_x | marks_y:
         readings.append({"log10": True})
     work = [WORK]
     return same_units(units_x, units_y) and any(tried(same, x, y, Env(work, **reading)) for reading in readings)
