@@ -271,8 +271,10 @@ def metrics(rows, bootstrap=2000, seed=0):
     for name, draws in estimates(tally, bootstrap, seed).items():
         top, bottom = (f - p * p, 2 * p * (1 - p)) if name == "RSS" else tally[name].sum(0).tolist()
         value, low, high = float(draws[0]), None, None
-        if not math.isnan(value) and is_share(name):
-            low, high, top = *wilson(tally[name]), int(top)
+        if is_share(name):
+            top = int(top)
+        if bottom and (is_share(name) or "@" in name and value in (0, 1)):  # the bootstrap of all 0 has no width
+            low, high = wilson(tally[name])
         elif not math.isnan(value) and len(tally["trials"]) > 1:
             low, high, _ = interval(draws[1:])
         out[name] = {"value": None if math.isnan(value) else value, "numerator": top,
@@ -422,10 +424,12 @@ def pictures(models, runs):
     fig, left, right = panels()
     lines(left, models, colours, lambda m: [(m[x]["value"], m[y]) for x, y in spent if x in m], "o-",
           "accuracy, %, over tokens a response")
-    lines(right, models, colours, lambda m: [(k, m.get(f"maj@{k}")) for k in ks], "s:", "")
-    lines(right, models, colours, lambda m: [(k, m.get(f"pass@{k}")) for k in ks], "o-",
-          "pass@k, maj@k (dotted), %, over k")
-    right.set_visible(bool(ks))
+    if ks:
+        lines(right, models, colours, lambda m: [(k, m.get(f"maj@{k}")) for k in ks], "s:", "")
+        lines(right, models, colours, lambda m: [(k, m.get(f"pass@{k}")) for k in ks], "o-",
+              "pass@k, maj@k (dotted), %, over k")
+    else:
+        bars(right, models, colours, {"first_accuracy": "first", "final_accuracy": "last"}, "solution right, %")
     done(fig, "Accuracy for the tokens spent: each response cut after its 1st, 2nd, … solution, then whole")
     if runs:
         done(training(plt, runs, colours), "Training: each step pale, running mean strong")

@@ -245,9 +245,9 @@ def test_p_values_are_fair_when_nothing_differs():
 
     def model():
         return [evaluate.Scored(**{**scored[bool(rng.random() < 0.6)].__dict__, "id": str(i)}) for i in range(80)]
-    for _ in range(200):
+    for _ in range(100):
         low += evaluate.differences(model(), model(), bootstrap=300)["final_accuracy"]["p"] < 0.05
-    assert 1 <= low <= 22       # 10 expected; binomial: outside with p < 0.001
+    assert 1 <= low <= 14       # 5 expected; a binomial count is outside with p < 0.01
 
 
 # ------------------------------------------------------------------------------------------------ the report
