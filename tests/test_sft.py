@@ -1,0 +1,476 @@
+"""Stage 0 on hand-written samples, the mask token by token, the loss against the plain formula, runs and resume."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import model as models
+import sft
+
+WAIT, RETRY = "Wait, let me recheck my solution.", "Let me try again."
+YES, NO = "Therefore, the answer is correct.", "Therefore, the answer is incorrect."
+
+# A three-attempt trajectory. «...» marks what equation (1) trains, by hand: v1, the first retry phrase, v2, s3, v3.
+MARKED = [
+    ("solve", "First 7*82=574, so \\boxed{82}.\n\n"),
+    ("verify", "«Wait, let me recheck my solution.\n\n574+133=707. Therefore, the answer is incorrect.\n\n"),
+    ("solve", "Let me try again.\n\n»The answer is \\boxed{81}«\n\n"),
+    ("verify", "Wait, let me recheck my solution.\n\n7*81 … Therefore, the answer cannot be verified. \n\n"),
+    ("solve", "Let me try again.\n\n560/7 = \\boxed{80}.\n\n"),
+    ("verify", "Wait, let me recheck my solution.\n\n7*80=560 — fine. Therefore, the answer is correct.»"),
+]
+
+
+def strip_marks(text):
+    return text.replace("«", "").replace("»", "")
+
+
+ACTIONS = [{"type": kind, "text": strip_marks(text)} for kind, text in MARKED]
+ROW = {"problem": "Solve 7x+133=693", "answer": "80", "actions": ACTIONS}
+
+
+def marks():
+    """For each character of the response: is it between the marks?"""
+    found, inside = [], False
+    for c in "".join(text for _, text in MARKED):
+        if c in "«»":
+            inside = c == "«"
+        else:
+            found.append(inside)
+    return found
+
+
+def encoded(path, row=ROW, **flags):
+    model, tokenizer = models.load(path, "cpu", "fp32")
+    args = SimpleNamespace(**{"isc": False, "no_mask": False, "kl_on": "trained", **flags})
+    end = models.stop_ids(model, tokenizer)[0]
+    return sft.encode(row, tokenizer, end, args), tokenizer, end
+
+
+# ---------------------------------------------------------------- the mask
+
+@pytest.mark.parametrize("name", ["tiny_qwen2", "tiny_llama"])
+def test_mask_token_by_token(name, request):
+    example, tokenizer, end = encoded(request.getfixturevalue(name))
+    text = "".join(a["text"] for a in ACTIONS)
+    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    prompt = models.prompt_ids(tokenizer, ROW["problem"])
+    n = len(prompt)
+    assert example.ids == prompt + coded.input_ids + [end]
+    assert not any(example.trained[:n]) and example.trained[-1] and example.kinds[-1] == "end"
+    assert len(example.trained) == len(example.ids) == len(example.kinds) == len(example.held)
+    by_hand = marks()
+    for (start, stop), trained in zip(coded.offset_mapping, example.trained[n:]):
+        assert trained == by_hand[start], text[start:stop]
+    # the tokenizer does merge across a boundary here: the full stop of s1 with the line breaks before "Wait"
+    pieces = [text[start:stop] for start, stop in coded.offset_mapping]
+    straddling = pieces.index(".\n\n")
+    assert pieces[straddling + 1].startswith("W") and not example.trained[n + straddling]
+    # the masked s2 and its edges, every token written out: (text, is trained)
+    at = next(i for i in range(len(pieces)) if "".join(pieces[i:]).startswith("The answer is \\boxed{81}")) - 1
+    expected = STRETCH[name]
+    assert list(zip(pieces, example.trained[n:]))[at:at + len(expected)] == expected
+
+
+STRETCH = {
+    "tiny_qwen2": [(".\n\n", True), ("The", False), (" answer", False), (" is", False), (" \\", False),
+                   ("boxed", False), ("{", False), ("8", False), ("1", False), ("}", False), ("\n", True),
+                   ("\n", True), ("Wa", True), ("it", True)],
+    "tiny_llama": [(".\n\n", True), ("The", False), (" answer", False), (" is", False), (" \\boxed{", False),
+                   ("8", False), ("1", False), ("}", False), ("\n\n", True), ("Wa", True), ("it", True)],
+}
+
+
+def test_kinds_and_held_tokens(tiny_qwen2):
+    def held_text(kl_on):
+        example, tokenizer, _ = encoded(tiny_qwen2, kl_on=kl_on)
+        return tokenizer.decode([i for i, h in zip(example.ids, example.held) if h]), example
+    text, example = held_text("first")
+    assert text == "First 7*82=574, so \\boxed{82}.\n\n" and not any(
+        h and t for h, t in zip(example.held, example.trained))
+    text, example = held_text("trained")
+    assert example.held == example.trained
+    text, example = held_text("all")
+    assert text == "".join(a["text"] for a in ACTIONS) + "<|im_end|>"
+    order = [k for i, k in enumerate(example.kinds) if i == 0 or k != example.kinds[i - 1]]
+    assert order == ["prompt", "solve", "verify", "solve", "verify", "solve", "verify", "end"]
+
+
+def test_trained_actions():
+    def of(types):
+        return sft.trained_actions([{"type": {"s": "solve", "v": "verify"}[t]} for t in types])
+    assert of("svsvsv") == [False, True, False, True, True, True]
+    assert of("sv") == [True, True] and of("s") == [True] and of("svs") == [False, True, True]
+    assert sft.trained_actions([sft.verifier.Action("solve", "1", 0, 1)]) == [True] and of("") == []
+
+
+@pytest.mark.parametrize("verdict, trained", [(NO, True), ("Therefore, the answer cannot be verified.", True),
+                                              (YES, False), ("Hm.", False)])
+def test_retry_phrase_is_trained_after_a_refutation_only(verdict, trained):
+    actions = [{"type": "solve", "text": "1\n"}, {"type": "verify", "text": f"{WAIT} {verdict}\n\n"},
+               {"type": "solve", "text": f"{RETRY} 2\n"}, {"type": "verify", "text": f"{WAIT} {NO} "},
+               {"type": "solve", "text": f"{RETRY} 3"}]
+    labels = sft.label_characters(actions, sft.trained_actions(actions))
+    text = "".join(a["text"] for a in actions)
+    assert len(labels) == len(text)
+    kept = "".join(c for c, (_, learn, _) in zip(text, labels) if learn)
+    space = "\n\n" if trained else ""
+    assert kept == f"\n{WAIT} {verdict}{space}{RETRY if trained else ''}\n{WAIT} {NO} {RETRY} 3"
+    assert "".join(c for c, (_, _, first) in zip(text, labels) if first) == "1"
+
+
+def test_other_masks(tiny_qwen2):
+    # a right first solution that is doubted: (1) masks it, Partial Answer Masking trains it
+    doubted = [{"type": "solve", "text": "\\boxed{80}\n\n"}, {"type": "verify", "text": f"{WAIT} {NO}\n\n"},
+               {"type": "solve", "text": f"{RETRY} \\boxed{{80}}"}]
+    row = {**ROW, "actions": doubted}
+    plain, isc, none = (encoded(tiny_qwen2, row, **f)[0] for f in ({}, {"isc": True}, {"no_mask": True}))
+    n = plain.kinds.index("solve")
+    first = plain.kinds.index("verify") - n
+    assert not any(plain.trained[n:n + first]) and all(isc.trained[n:]) and all(none.trained[n:])
+    plain, isc, none = (encoded(tiny_qwen2, **f)[0] for f in ({}, {"isc": True}, {"no_mask": True}))
+    assert isc.trained == plain.trained  # where all earlier solutions are wrong the two agree
+    assert none.trained == [k != "prompt" for k in none.kinds] != plain.trained
+
+
+# ---------------------------------------------------------------- the loss
+
+def toy_examples(path, n=6):
+    """n trajectories of different lengths, as Examples."""
+    rows = []
+    for i in range(n):
+        actions = sft.join_actions([("\\boxed{%d}" % j, f"Check {j}. {NO}") for j in range(i % 3)]
+                                   + [("so it is \\boxed{9}" + " indeed" * i, f"Check. {YES}")])
+        rows.append({"problem": f"Solve {i}x=9", "answer": "9", "actions": actions})
+    return [encoded(path, row, kl_on="first")[0] for row in rows]
+
+
+def plain_loss(policy, base, examples, coef):
+    """Equation (1) with every logit in memory, one trajectory at a time."""
+    nll, kl = [], []
+    for e in examples:
+        ids = torch.tensor([e.ids])
+        logp = policy(ids).logits[0, :-1].log_softmax(-1)
+        logq = base(ids).logits[0, :-1].log_softmax(-1).detach()
+        trained, held = torch.tensor(e.trained[1:]), torch.tensor(e.held[1:])
+        nll.append(-logp[trained, ids[0, 1:][trained]])
+        kl.append((logp.exp() * (logp - logq)).sum(-1)[held])
+    return torch.cat(nll).mean() + coef * torch.cat(kl).mean()
+
+
+@pytest.mark.parametrize("max_tokens", [1, 300, 10**6])
+@pytest.mark.parametrize("name", ["tiny_qwen2", "tiny_llama"])
+def test_gradient_equals_the_plain_formula(name, max_tokens, request, monkeypatch):
+    path = request.getfixturevalue(name)
+    policy, base = (models.load(path, "cpu", "fp32")[0] for _ in range(2))
+    with torch.no_grad():
+        for p in policy.parameters():
+            p.mul_(1.1)
+    examples = toy_examples(path)
+    loss = plain_loss(policy, base, examples, 0.3)
+    want = torch.autograd.grad(loss, list(policy.parameters()))
+    got = []
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
+    monkeypatch.setattr(optimizer, "step", lambda: got.extend(p.grad.clone() for p in policy.parameters()))
+    args = SimpleNamespace(kl_coef=0.3, max_tokens=max_tokens, max_grad_norm=1e9, dtype="fp32")
+    record = sft.update(policy, base, optimizer, examples, args)
+    assert record["loss"] == pytest.approx(loss.item(), rel=1e-5) and record["kl"] > 0
+    assert record["trained_tokens"] == sum(sum(e.trained) for e in examples)
+    for a, b in zip(got, want):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item() + 1e-7)
+
+
+def test_held_out_losses_by_type(tiny_qwen2):
+    policy = models.load(tiny_qwen2, "cpu", "fp32")[0]
+    examples = toy_examples(tiny_qwen2)
+    found = sft.held_out_losses(policy, examples, SimpleNamespace(max_tokens=400, dtype="fp32"))
+    sums = {}
+    for e in examples:
+        logp = policy(torch.tensor([e.ids])).logits[0].log_softmax(-1)
+        for i in range(1, len(e.ids)):
+            if e.trained[i]:
+                sums.setdefault(e.kinds[i], []).append(-logp[i - 1, e.ids[i]].item())
+    assert set(sums) == {"solve", "verify", "end"} and len(sums["end"]) == len(examples)
+    assert found == {f"held_out_{k}": pytest.approx(sum(v) / len(v), rel=1e-4) for k, v in sums.items()}
+
+
+def test_micro_batches():
+    examples = [sft.Example([0] * n, [], [], []) for n in (10, 100, 95, 30, 90, 29, 9, 70)]
+    groups = sft.micro_batches(examples, 250)
+    assert [[len(e.ids) for e in g] for g in groups] == [[100, 95], [90], [70], [30, 29], [10, 9]]
+    assert sft.micro_batches(examples[:1], 1) == [examples[:1]]  # longer than the budget: alone
+
+
+def test_learning_rate():
+    args = SimpleNamespace(lr=1.0, warmup=4, schedule="linear")
+    assert [sft.learning_rate(s, 10, args) for s in (0, 3, 5, 9)] == pytest.approx([0.25, 0.7, 0.5, 0.1])
+    args.schedule = "cosine"
+    assert [sft.learning_rate(s, 10, args) for s in (5, 10)] == pytest.approx([0.5, 0.0])
+    args.schedule, args.warmup = "constant", 0
+    assert [sft.learning_rate(s, 10, args) for s in (0, 9)] == [1.0, 1.0]
+
+
+# ---------------------------------------------------------------- stage 0
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def sample(name, answer, answers, finished=None, **more):
+    responses = [f"I get \\boxed{{{a}}}" if a is not None else "no idea" for a in answers]
+    return {"id": name, "problem": f"problem {name}", "answer": answer, "responses": responses,
+            "finished": finished or [True] * len(answers), "tokens": [5] * len(answers), **more}
+
+
+def check(name, answer, verdict, **more):
+    return {"id": name, "answer": answer, "verification": f"Look at {answer}. {verdict}", **more}
+
+
+def run(command, *argv):
+    """sft.py COMMAND in this process: a subprocess each would take minutes."""
+    args = sft.parse_args([command, *map(str, argv)])
+    (sft.build if command == "build" else sft.train)(args)
+
+
+@pytest.fixture
+def built(tmp_path, capsys):
+    def build(samples, checks, *flags):
+        files = write(tmp_path / "samples.jsonl", samples), write(tmp_path / "checks.jsonl", checks)
+        run("build", "--samples", files[0], "--verifications", files[1], "--out", tmp_path / "out.jsonl",
+            "--keep", 1, 1, 1, 1, "--force", *flags)
+        rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        return {row["id"]: row for row in rows}, capsys.readouterr().out
+    return build
+
+
+def answers_of(row):
+    return [sft.verifier.extract_boxed(a["text"]) for a in row["actions"] if a["type"] == "solve"]
+
+
+def test_build(built):
+    samples = [
+        sample("easy", "5", ["5"] * 5, level=2),
+        sample("one", "5", ["5", "5", "5", "5", "6"]),
+        sample("same", "1/2", ["1/2", "2", "2.0", "4/2", "\\frac12"]),          # one distinct wrong answer
+        sample("three", "5", ["6", "7", "8", "5", "5"]),                       # k = 3: two of the three
+        sample("hard", "5", ["6", "7", "8", "9", "5"]),                        # k = 4: three of the four
+        sample("never", "5", ["6"] * 5),
+        sample("cut", "5", ["5", "6", "6", "6", "6"], [False] + [True] * 4),   # the right one is unfinished
+        sample("doubted", "5", ["5"] * 5),                                     # its only check is wrong
+        sample("fooled", "5", ["5", "5", "5", "5", "6"]),                      # the check of 6 says correct
+        sample("phrase", "5", ["5"] * 5),                                      # a phrase inside the check
+        sample("mute", "5", ["5", "5", "5", "5", None]),                       # k = 2, but no answer to refute
+    ]
+    checks = [check(s["id"], a, YES if a in ("5", "1/2") else NO) for s in samples
+              for a in ("5", "6", "7", "8", "9", "2", "1/2")]
+    checks = [c for c in checks if (c["id"], c["answer"]) not in (("doubted", "5"), ("fooled", "6"), ("phrase", "5"))]
+    checks += [check("doubted", "5", NO), check("fooled", "6", YES), check("fooled", "6", "Who knows?"),
+               check("phrase", "5", f"So. {RETRY} {YES}")]
+    rows, report = built(samples, checks)
+    assert {n: len(answers_of(r)) for n, r in rows.items()} == {
+        "easy": 1, "one": 2, "same": 2, "three": 3, "hard": 4, "fooled": 1, "mute": 1}
+    assert rows["one"]["actions"] == [
+        {"type": "solve", "text": "I get \\boxed{6}\n\n"},
+        {"type": "verify", "text": f"{WAIT}\n\nLook at 6. {NO}\n\n"},
+        {"type": "solve", "text": f"{RETRY}\n\nI get \\boxed{{5}}\n\n"},
+        {"type": "verify", "text": f"{WAIT}\n\nLook at 5. {YES}"}]
+    assert rows["easy"]["level"] == 2 and "responses" not in rows["easy"] and "tokens" not in rows["easy"]
+    for row in rows.values():
+        *wrong, last = answers_of(row)
+        assert last == row["answer"] and len(set(wrong)) == len(wrong) and row["answer"] not in wrong
+        text = "".join(a["text"] for a in row["actions"])
+        assert [(a.type, a.text) for a in sft.verifier.parse_actions(text)] == [
+            (a["type"], a["text"]) for a in row["actions"]]
+        verdicts = [sft.verifier.parse_verdict(a["text"]) for a in row["actions"] if a["type"] == "verify"]
+        assert verdicts == ["incorrect"] * len(wrong) + ["correct"]
+    for line in ("11 problems", "7 trajectories", "2 fell out: no right sample",
+                 "1 fell out: no check that confirms a right sample",
+                 "1 fell out: a connecting phrase inside a solution or a check", "k=1 3, k=2 2, k=3 1, k=4 1"):
+        assert line in report, report
+    again, _ = built(samples, checks)
+    other, _ = built(samples, checks, "--seed", 1, "--max-chars", 300)
+    assert again == rows and other != rows and "hard" not in other
+
+
+def test_build_draws_by_difficulty(built):
+    samples = [sample(f"{w}-{i}", "5", ["5"] * (5 - w) + ["6", "7", "8", "9"][:w]) for w in range(5) for i in range(80)]
+    checks = [check(s["id"], a, YES if a == "5" else NO) for s in samples for a in "56789"]
+    rows, report = built(samples, checks, "--keep", 0.24, 0.5, 0.5, 0.5)
+    kept = [sum(name.startswith(f"{w}-") for name in rows) for w in range(5)]
+    assert 8 <= kept[0] <= 32 and all(25 <= k <= 55 for k in kept[1:]), kept  # binomial, four sigma
+    assert f"{400 - sum(kept)} fell out: not drawn (--keep)" in report
+    assert {w: {len(answers_of(r)) for n, r in rows.items() if n[0] == w} for w in "01234"} == {
+        "0": {1}, "1": {2}, "2": {3}, "3": {3}, "4": {4}}
+
+
+def test_build_kinds_and_problem_keys(built):
+    samples = [sample("p", "5", ["5", "5", "5", "5", "6"])]
+    checks = [{"problem": "problem p", "answer": a, "kind": kind, "verification": f"{kind} {a}. {v}"}
+              for a, v in (("5", YES), ("6", NO)) for kind in ("problem-solving", "confirmative")]
+    rows, _ = built(samples, checks)
+    assert "confirmative 6" in rows["p"]["actions"][1]["text"]
+    rows, _ = built(samples, checks, "--kind", "problem-solving")
+    assert "problem-solving 6" in rows["p"]["actions"][1]["text"]
+
+
+def test_build_from_the_toy_world_and_from_solutions(tmp_path):
+    row = {**sample("t", "80", ["80", "80", "82", "80", "80"]), "problem": "Solve 7x+133=693",
+           "solution": "Just \\boxed{80}"}
+    samples = write(tmp_path / "samples.jsonl", [row])
+    run("build", "--samples", samples, "--verifications", "toy", "--out", tmp_path / "a.jsonl", "--keep", 1, 1, 1, 1)
+    actions = json.loads((tmp_path / "a.jsonl").read_text())["actions"]
+    text = actions[1]["text"]
+    assert text.startswith(f"{WAIT}\n\nCheck: 7*82=574. 574+133=707.") and text.endswith(f" {NO}\n\n"), text
+    run("build", "--samples", samples, "--original-solutions", "--out", tmp_path / "b.jsonl")
+    assert json.loads((tmp_path / "b.jsonl").read_text())["actions"] == [{"type": "solve", "text": "Just \\boxed{80}"}]
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"answer": ""}, "samples.jsonl:2: field 'answer'"),
+    ({"responses": "5"}, "samples.jsonl:2: field 'responses' must be a list of texts"),
+    ({"finished": [True]}, "samples.jsonl:2: field 'finished' must have one entry for each response"),
+    ({"problem": None}, "samples.jsonl:2: field 'problem' is missing"),
+    ({"id": "a"}, "samples.jsonl:2: field 'id' repeats"),
+])
+def test_build_refuses_bad_samples(tmp_path, change, message):
+    samples = write(tmp_path / "samples.jsonl", [sample("a", "5", ["5"] * 5), sample("b", "5", ["5"] * 5) | change])
+    checks = write(tmp_path / "checks.jsonl", [check("a", "5", YES)])
+    with pytest.raises(models.InputError) as error:
+        run("build", "--samples", samples, "--verifications", checks, "--out", tmp_path / "out.jsonl")
+    assert message in str(error.value) and not list(tmp_path.glob("out*"))
+
+
+def test_an_error_is_one_line(run_script, tmp_path):
+    samples = write(tmp_path / "samples.jsonl", [sample("a", "5", ["5"] * 5), sample("b", "", ["5"] * 5)])
+    done = run_script("sft.py", "build", "--samples", samples, "--verifications", samples, "--out", "out.jsonl")
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "samples.jsonl:2: field 'answer' is empty" in done.stderr
+
+
+def test_build_refuses_bad_verifications_and_to_overwrite(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    samples = write(tmp_path / "samples.jsonl", [sample("a", "5", ["5"] * 5)])
+    good = write(tmp_path / "good.jsonl", [check("a", "5", YES)])
+    bad = write(tmp_path / "bad.jsonl", [check("a", "5", YES), {"answer": "5", "verification": YES}])
+    (tmp_path / "old.jsonl").write_text("old")
+    for flags, message in [
+            (["--verifications", bad, "--out", "x.jsonl"], "bad.jsonl:2: field 'id' or 'problem' is needed"),
+            (["--out", "x.jsonl"], "--verifications is needed"),
+            (["--verifications", "toy", "--out", "x.jsonl"], "not a problem of the toy world"),
+            (["--verifications", good, "--out", "x.jsonl", "--keep", 1], "--wrong-share and --keep"),
+            (["--original-solutions", "--out", "x.jsonl"], "field 'solution' is missing"),
+            (["--verifications", good, "--out", "x.jsonl", "--max-chars", 3], "no trajectory is left"),
+            (["--verifications", good, "--out", "old.jsonl"], "old.jsonl exists already")]:
+        with pytest.raises(models.InputError) as error:
+            run("build", "--samples", samples, *flags)
+        assert message in str(error.value)
+    assert not (tmp_path / "x.jsonl").exists() and (tmp_path / "old.jsonl").read_text() == "old"
+
+
+# ---------------------------------------------------------------- runs
+
+def trajectories(tmp_path, n=24):
+    rows = []
+    for i in range(n):
+        attempts = [("\\boxed{%d}" % j, f"{j} is not {i}. {NO}") for j in range(i % 3)] + [("\\boxed{99}", f"Yes. {YES}")]
+        rows.append({"id": str(i), "problem": f"Solve x={i}", "answer": "99", "actions": sft.join_actions(attempts)})
+    return write(tmp_path / "trajectories.jsonl", rows)
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+TRAIN = ("--batch-size", 4, "--epochs", 2, "--held-out", 0.17, "--eval-every", 4, "--device", "cpu")
+
+
+def test_train_learns_and_guards_its_folder(run_script, tmp_path, tiny_qwen2):
+    data = trajectories(tmp_path)
+    flags = ("sft.py", "train", "--model", tiny_qwen2, "--data", data, "--out", "run", *TRAIN, "--lr", 3e-3,
+             "--schedule", "cosine", "--grad-checkpointing")
+    done = run_script(*flags)
+    assert done.returncode == 0, done.stderr
+    log = metrics(tmp_path / "run")
+    assert [r["step"] for r in log] == list(range(1, 11)) and [r["epoch"] for r in log] == [1] * 5 + [2] * 5
+    assert log[0]["kl"] == pytest.approx(0, abs=1e-4) and log[-1]["kl"] > 0.01
+    assert log[-1]["nll"] < log[0]["nll"] - 1
+    assert log[0]["lr"] == pytest.approx(3e-3 / 5)
+    assert [r["step"] for r in log if "held_out_end" in r] == [4, 8, 10]
+    assert all(log[-1][f"held_out_{k}"] < log[3][f"held_out_{k}"] for k in ("solve", "verify", "end"))
+    model, tokenizer = models.load(tmp_path / "run/last", "cpu", "fp32")
+    assert len(tokenizer) == len(models.load(tiny_qwen2)[1]) and model.dtype == torch.float32
+    weights = (tmp_path / "run/last/model.safetensors").read_bytes()
+    for extra, code in (((), 2), (("--resume", "--kl-coef", 0.2), 2), (("--resume",), 0)):
+        again = run_script(*flags, *extra)
+        assert again.returncode == code and "Traceback" not in again.stderr, again.stderr
+        assert "holds a run already" in again.stderr or extra
+        assert "--kl-coef" in again.stderr or len(extra) < 2
+    assert metrics(tmp_path / "run") == log and (tmp_path / "run/last/model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_resume_is_exact(how, run_script, repo, tmp_path, tiny_llama):
+    data = trajectories(tmp_path)
+    flags = ["sft.py", "train", "--model", tiny_llama, "--data", data, *TRAIN, "--lr", 1e-3, "--kl-on", "all",
+             "--save-every", 3]
+    assert run_script(*flags, "--out", "whole").returncode == 0
+    command = [sys.executable, str(repo / "sft.py"), *map(str, flags[1:]), "--out", "parts"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               env={**os.environ, "OMP_NUM_THREADS": "1"})
+    log, deadline = tmp_path / "parts/metrics.jsonl", time.time() + 120
+    while time.time() < deadline and not (log.exists() and log.read_text().count("\n") >= 4):
+        time.sleep(0.005)
+    process.send_signal(how)
+    assert process.wait(60) == (-9 if how == signal.SIGKILL else 130)
+    assert len(metrics(tmp_path / "parts")) < 10, "it finished before the signal came"
+    done = run_script(*flags, "--out", "parts", "--resume")
+    assert done.returncode == 0, done.stderr
+    whole, parts = ([{k: v for k, v in r.items() if k not in ("seconds", "tokens_per_s")} for r in metrics(tmp_path / d)]
+                    for d in ("whole", "parts"))
+    assert whole == parts
+    weights = [(tmp_path / d / "last/model.safetensors").read_bytes() for d in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+def test_no_base_model_without_a_kl_term(tmp_path, tiny_qwen2, monkeypatch):
+    loaded, load = [], models.load
+    monkeypatch.setattr(models, "load", lambda *a: loaded.append(a) or load(*a))
+    argv = ["train", "--model", tiny_qwen2, "--data", str(trajectories(tmp_path)), "--out", str(tmp_path / "run"),
+            *map(str, TRAIN), "--epochs", "1", "--kl-coef", "0"]
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        sft.train(sft.parse_args(argv))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(loaded) == 1 and all(r["kl"] == 0 for r in metrics(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("row, message", [
+    ({"actions": []}, "field 'actions'"),
+    ({"actions": ["5"]}, "field 'actions' must be a list of {type, text}"),
+    ({"actions": [{"type": "verify", "text": "x"}]}, "the types must go solve, verify"),
+    ({"actions": [{"type": "solve", "text": "x"}, {"type": "solve", "text": "y"}]}, "the types must go solve, verify"),
+    ({"actions": [{"type": "solve", "text": "x"}, {"type": "verify"}]}, "every action needs a text"),
+    ({"actions": None}, "field 'actions' is missing"),
+])
+def test_train_refuses_bad_trajectories(tmp_path, tiny_qwen2, row, message):
+    good = {"problem": "p", "answer": "5", "actions": [{"type": "solve", "text": "\\boxed{5}"}]}
+    data = write(tmp_path / "data.jsonl", [good, {**good, **row}])
+    with pytest.raises(models.InputError) as error:
+        run("train", "--model", tiny_qwen2, "--data", data, "--out", tmp_path / "run")
+    assert "data.jsonl:2: field 'actions'" in str(error.value) and message in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_refuses_when_nothing_is_left(tmp_path, tiny_qwen2, capsys):
+    flags = ("--model", tiny_qwen2, "--data", trajectories(tmp_path, 3), "--out", tmp_path / "run")
+    with pytest.raises(models.InputError, match="no trajectory to train on"):
+        run("train", *flags, "--max-length", 5)
+    assert "3 too long" in capsys.readouterr().out
