@@ -1,31 +1,33 @@
-"""Stage 2b: process-level group RL from scratch (S2R, arXiv 2502.12853, section 2.3.2; --offline: 2.4 and App. F).
+"""Stage 2b: process-level group RL from scratch (S2R, arXiv 2502.12853, section 2.3.2; --offline: App. F).
 
-Read rl_outcome.py first: `diff rl_outcome.py rl_process.py` is this stage. Here every action earns its own reward,
-R_a = +1 for a right solution and for a verification whose verdict is the truth, else -1, and is compared with the
-actions that met the same reward context, the rewards of all actions before it in their trajectory:
+Read rl_outcome.py first: `diff rl_outcome.py rl_process.py` is this stage. Here every action earns a reward
+of its own, R_a = +1 for a right solution and for a verification whose verdict is the truth, else -1, and is
+compared with the actions of the same reward context, which is the rewards of all earlier actions:
 
     (4)  b(a) = mean reward over the group G of actions with the reward context of a
     (5)  A(a) = R_a(a) - b(a) - beta log [pi(a) / pi_ref(a)]
-    (6)  L = -E 1/|y|_a sum over a of min(r_a A_a, clip(r_a, 1-eps, 1+eps) A_a)      r_a = pi(a) / pi_old(a)
+    (6)  L = -E 1/|y|_a sum over a of min(r_a A_a, clip(r_a, 1-eps, 1+eps) A_a),    r_a = pi(a) / pi_old(a)
 
-    python rl_process.py --model runs/toy/sft --data runs/toy/train.jsonl --eval-data runs/toy/test.jsonl \\
-        --out runs/toy/prl --steps 200 --lr 2e-4 --schedule linear --updates-per-rollout 1 --max-new-tokens 230
-    python rl_process.py --model runs/qwen-sft --data DATASET --split train --out runs/qwen-prl --max-new-tokens 3000 \\
-        --offload both --grad-checkpointing
+    python rl_process.py --model runs/toy/sft/last --data runs/toy/train.jsonl --out runs/toy/prl \\
+        --steps 200 --lr 2e-4 --schedule linear --updates-per-rollout 1 --max-new-tokens 230 --max-tokens 4096
+    python rl_process.py --model runs/qwen-sft/last --data DATASET --split train --out runs/qwen-prl \\
+        --max-new-tokens 3000 --offload both --grad-checkpointing
 
-Reads a checkpoint, problems, perhaps a samples file. Writes --out/{args.json, metrics.jsonl, samples.txt, last, best}.
+Reads a checkpoint, problems, a samples file. Writes OUT/{args.json, metrics.jsonl, samples.txt, last, best}.
 
-Chosen on purpose (and what rl_outcome.py says on ratio, KL term, temperature, ids and randomness):
-- A token belongs to the action of its first character. A connecting phrase belongs to the action it opens, but the
-  line breaks before it to the action it ends: so the choice to go on is credited to the verification before.
-- (4) is a running mean over the run with the current batch, 0 for a context met less than 10 times. `--baseline
-  batch|level|rloo`: this batch only; by problem level too; leave-one-out by place in the trajectory (SPOC).
-- The stop token is part of the last action (`--end-token`). There it shares the +1 of a right *incorrect* verdict, and
-  the policy may learn to stop after its first refutation: `own` makes it an action with reward R_o, `free` no action.
-- (6) gives an action of a short trajectory more weight, which also rewards stopping early; `--average batch` does not.
+Chosen on purpose, besides what rl_outcome.py says on ratio, KL term, temperature, ids and randomness:
+- A token belongs to the action of its first character, a connecting phrase to the action it opens, the line
+  breaks before it to the action they end: so the choice to go on is credited to the verification before it.
+- (4) is a running mean over the run and this batch, 0 for a context met less than 10 times. `--baseline`
+  batch: this batch only; level: a group per problem level; rloo: leave-one-out by place (SPOC, 2506.06923).
+- The stop token is part of the last action (`--end-token`). There it shares the +1 of a right *incorrect*
+  verdict, and the policy may learn to stop after its first refutation. own: an action with reward R_o;
+  free: in no action and without gradient, as in the released code.
+- (6) weighs the actions of a short trajectory more, which also rewards stopping early; `--average batch`
+  weighs all actions alike.
 - The released code's doubled rewards are off (`--bonus`).
 
-Map: flags - log-probs - advantage and loss - rollout - rewards - data - statistics - update - run folder - train.
+Map: flags - log-probs - advantage and loss - rollout - rewards - data - statistics - update - run - train.
 """
 import argparse
 import json
@@ -52,10 +54,11 @@ OFFLINE = ("bin-position", "bin-context", "context")
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     add = parser.add_argument
     # files
-    add("--model", required=True, help="the SFT model (folder or hub name): start of the policy, and the reference")
+    add("--model", required=True, help="the SFT model, folder or hub name: first policy and reference")
     add("--data", help="problems: file, folder or datasets name (not with --offline)")
     add("--split", help="split of --data")
     add("--out", required=True, help="run folder, the only place written to")
@@ -73,12 +76,12 @@ def parse_args(argv=None):
     add("--clip", type=float, default=0.2, help="eps, half the clip range of the ratio (0.2)")
     add("--temperature", type=float, default=0.7, help="T, in sampling and in all log-probs (0.7)")
     add("--max-new-tokens", type=int, default=8000, help="longest response (8000)")
-    add("--ratio", choices=("mean", "sum"), default="mean", help="log-ratio: mean over tokens, or the sum of (3)")
-    add("--baseline", choices=ONLINE + OFFLINE, help="the group of (4) (running; with --offline bin-position)")
+    add("--ratio", choices=("mean", "sum"), default="mean", help="log-ratio: mean over tokens, or sum (3)")
+    add("--baseline", choices=ONLINE + OFFLINE, help="group of (4) (running; with --offline bin-position)")
     add("--end-token", choices=("verify", "own", "free"), default="verify",
-        help="the stop token is part of the last action, an action with reward R_o, or in no action")
+        help="the stop token: part of the last action, an action with reward R_o, or in no action")
     add("--average", choices=("trajectory", "batch"), default="trajectory",
-        help="mean of actions over trajectory, then batch (6), or all at once")
+        help="mean over the actions of a trajectory, then over trajectories (6), or over all actions")
     add("--bonus", action="store_true", help="the released code's doublings of R - b")
     # optimizer
     add("--lr", type=float, default=5e-7, help="learning rate of AdamW (5e-7)")
@@ -88,8 +91,8 @@ def parse_args(argv=None):
     add("--max-tokens", type=int, default=16384, help="padded tokens in a micro-batch (16384)")
     # machine
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--dtype", default="auto", help="of the policy: auto (bf16 on CUDA), bf16 or fp32; the optimizer is fp32")
-    add("--offload", choices=("none", "reference", "optimizer", "both"), default="none", help="kept on the host")
+    add("--dtype", default="auto", help="policy: auto (bf16 on CUDA), bf16 or fp32; the optimizer is fp32")
+    add("--offload", choices=("none", "reference", "optimizer", "both"), default="none", help="host keeps")
     add("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
     add("--rollout-rows", type=int, default=256, help="most responses decoded at once (256)")
     # run
@@ -102,10 +105,10 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     args.max_acc = args.max_acc or (0.7 if args.offline else 0.9)
     if args.temperature <= 0 or args.num_samples < 2:
-        raise InputError("--temperature must be above 0, and --num-samples above 1 for the baseline to have others")
+        raise InputError("--temperature must be above 0 and --num-samples above 1")
     args.baseline = args.baseline or ("bin-position" if args.offline else "running")
     if args.baseline not in (OFFLINE if args.offline else ONLINE):
-        raise InputError(f"--baseline {args.baseline} is not for {'stored' if args.offline else 'sampled'} trajectories")
+        raise InputError(f"--baseline {args.baseline}: not with{'' if args.offline else 'out'} --offline")
     if bool(args.data) == bool(args.offline):
         raise InputError("one of --data and --offline is needed")
     return args
@@ -113,48 +116,69 @@ def parse_args(argv=None):
 
 # ---------------------------------------------------------------- log-probs
 
+# Same as sft.head_logits
+def head_logits(hidden, weight, temperature=1.0):
+    """[n,H], [V,H] -> [n,V], float32 also where the inputs are 16-bit: rounded logits would make noisy ratios."""
+    logits = product(hidden, weight.T)
+    return logits if temperature == 1 else logits.div_(temperature)
+
+
+# Same as sft.product
 def product(a, b):
-    """Matrix product with a float32 result also where a and b are bf16."""
-    if a.dtype != torch.bfloat16:
+    """Matrix product, float32 at least."""
+    if a.dtype not in (torch.bfloat16, torch.float16):
         return a @ b
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
 
 
+# Same as sft.add_product
+def add_product(total, a, b):
+    """total += a @ b, without a temporary where the dtypes agree."""
+    return total.addmm_(a, b) if a.dtype == total.dtype else total.add_(product(a, b))
+
+
+# Same as sft.TokenLogprobs
 class TokenLogprobs(torch.autograd.Function):
     """Forward keeps one number a token, the logsumexp; backward makes each chunk's logits again."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, chunk, temperature):
-        logp, lse = [], []
+        picked, lse, w = [], [], weight.to(hidden.dtype)
         for h, t in zip(hidden.split(chunk), targets.split(chunk)):
-            logits = product(h, weight.T) / temperature                             # [chunk, V]
-            lse.append(logits.logsumexp(1))
-            logp.append(logits.gather(1, t[:, None])[:, 0] - lse[-1])
-        ctx.save_for_backward(hidden, weight, targets, torch.cat(lse))
+            logits = head_logits(h, w, temperature)  # [chunk,V]
+            top = logits.amax(1)
+            picked.append(logits.gather(1, t[:, None])[:, 0])
+            lse.append(logits.sub_(top[:, None]).exp_().sum(1).log() + top)
+            del logits  # before the next chunk's are made
+        lse = torch.cat(lse)
+        ctx.save_for_backward(hidden, weight, targets, lse)
         ctx.chunk, ctx.temperature = chunk, temperature
-        return torch.cat(logp)
+        return torch.cat(picked) - lse
 
     @staticmethod
     def backward(ctx, grad):
         hidden, weight, targets, lse = ctx.saved_tensors
+        w, grad = weight.to(hidden.dtype), grad / ctx.temperature
         grad_h, grad_w = torch.empty_like(hidden), torch.zeros_like(weight, dtype=lse.dtype)
         for h, t, z, g, out in zip(*(x.split(ctx.chunk) for x in (hidden, targets, lse, grad, grad_h))):
-            probs = (product(h, weight.T) / ctx.temperature - z[:, None]).exp_()    # [chunk, V]
-            probs.scatter_add_(1, t[:, None], -torch.ones_like(z)[:, None])         # softmax - onehot
-            slope = probs.mul_(-g[:, None] / ctx.temperature).to(h.dtype)           # d loss / d (hidden @ weight.T)
-            out.copy_(slope @ weight)
-            grad_w += product(slope.T, h)
+            slope = head_logits(h, w, ctx.temperature).sub_(z[:, None]).exp_()  # softmax [chunk,V]
+            slope = slope.mul_(-g[:, None]).scatter_add_(1, t[:, None], g[:, None]).to(h.dtype)
+            out.copy_(product(slope, w))
+            add_product(grad_w, slope.T, h)
+            del slope
         return grad_h, grad_w.to(weight.dtype), None, None, None
 
 
+# Same as sft.token_logprobs
 def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
-    """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N, V].
+    """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N,V].
 
-    hidden [N, H], weight [V, H] (the head, tied or not), targets [N] -> [N] float32.
+    hidden [N,H], weight [V,H] (the head, tied or not), targets [N] -> [N] float32. Call it outside autocast.
     """
     return TokenLogprobs.apply(hidden, weight, targets, chunk, temperature)
 
 
+# Same as rl_outcome.response_logprobs
 def response_logprobs(policy, batch, temperature):
     """Log-probs of the response tokens of trajectories, one after the other: [sum of len(t.ids)].
 
@@ -162,12 +186,13 @@ def response_logprobs(policy, batch, temperature):
     """
     rows = [torch.tensor(t.prompt + t.ids) for t in batch]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(policy.device)                # [B, L]
-    hidden = policy.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state                # [B, L, H]
+    hidden = policy.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state            # [B, L, H]
     hidden = torch.cat([h[len(t.prompt) - 1:len(t.prompt) + len(t.ids) - 1] for h, t in zip(hidden, batch)])
     targets = torch.tensor([i for t in batch for i in t.ids], device=policy.device)                   # [N]
     return token_logprobs(hidden, policy.get_output_embeddings().weight, targets, temperature=temperature)
 
 
+# Same as rl_outcome.micro_batches
 def micro_batches(batch, max_tokens):
     """Split trajectories into lists of like length, each of at most max_tokens tokens when padded."""
     parts = []
@@ -197,11 +222,11 @@ class ContextBaseline:
 
     def update(self, contexts, rewards):
         for context, reward in zip(contexts, rewards):
-            count, total = self.table.get(context, (0, 0.0))
+            count, total = self.table.get(context, (0, 0))
             self.table[context] = count + 1, total + reward
 
     def mean(self, context):
-        count, total = self.table.get(context, (0, 0.0))
+        count, total = self.table.get(context, (0, 0))
         return total / count if count >= self.least else 0.0
 
     def state_dict(self):
@@ -213,16 +238,17 @@ class ContextBaseline:
 
 def groups(t, baseline):
     """The group of (4) of every action of a trajectory."""
-    contexts, accuracy = reward_contexts(t.rewards), int(10 * t.problem.get("accuracy", 0))
-    if baseline == "bin-position":
-        return [(accuracy, place) for place in range(len(contexts))]
-    if baseline == "bin-context":
-        return [(accuracy, context) for context in contexts]
-    return [(t.problem["level"], context) for context in contexts] if baseline == "level" else contexts
+    contexts = reward_contexts(t.rewards)
+    if baseline == "level":
+        return [(t.problem["level"], context) for context in contexts]
+    if baseline.startswith("bin"):                      # tenths of the problem's sampled accuracy (App. F)
+        places = contexts if baseline == "bin-context" else range(len(contexts))
+        return [(int(10 * t.problem["accuracy"]), place) for place in places]
+    return contexts
 
 
 def leave_one_out(rewards):
-    """Mean reward of the action at the same place in the other samples of the problem; 0 where they have none.
+    """Mean reward of the action at the same place in the other samples of the problem; 0 where none has it.
 
     >>> leave_one_out([[1, 1], [-1], [1, -1]])
     [[0.0, -1.0], [1.0], [0.0, 1.0]]
@@ -234,15 +260,19 @@ def leave_one_out(rewards):
 
 
 def bonus(rewards):
-    """The released code's factors on R - b: 2 for the check of a right solution and for a retry that changes whether
-    the solution is right."""
-    return [2.0 if (i % 2 and rewards[i - 1] > 0) or (i % 2 == 0 and i > 1 and r != rewards[i - 2]) else 1.0
+    """The released code's factors on R - b: 2 for the check of a right solution, and for a retry that makes a
+    wrong solution right or a right one wrong.
+
+    >>> bonus([-1, 1, 1, 1])
+    [1.0, 1.0, 2.0, 2.0]
+    """
+    return [2.0 if (rewards[i - 1] > 0 if i % 2 else i > 0 and r != rewards[i - 2]) else 1.0
             for i, r in enumerate(rewards)]
 
 
-def advantage(rewards, baseline, logp, logp_ref, beta):
-    """Equation (5): four [N] -> [N], without gradient."""
-    return (rewards - baseline - beta * (logp - logp_ref)).detach()
+def advantage(rewards, baseline, log_ratio, beta):
+    """Equation (5), with log_ratio = log [pi_old(a) / pi_ref(a)]: three [N] -> [N], without gradient."""
+    return (rewards - baseline - beta * log_ratio).detach()
 
 
 def clipped_loss(logp, logp_old, advantages, clip):
@@ -253,19 +283,20 @@ def clipped_loss(logp, logp_old, advantages, clip):
 
 def per_action(logp, batch, ratio):
     """Token log-probs [N] of trajectories -> [A], the mean or the sum over each action."""
-    first = np.cumsum([0] + [len(t.rewards) for t in batch])
-    index = torch.tensor([f + o if o >= 0 else first[-1] for t, f in zip(batch, first) for o in t.owner]).to(logp.device)
-    total = logp.new_zeros(first[-1] + 1).index_add(0, index, logp)     # the last place is for tokens of no action
+    first = np.cumsum([0] + [len(t.rewards) for t in batch]).tolist()
+    owners = [f + o if o >= 0 else first[-1] for t, f in zip(batch, first) for o in t.owner]
+    owners = torch.tensor(owners, device=logp.device)
+    total = logp.new_zeros(first[-1] + 1).index_add(0, owners, logp)    # the last place: tokens of no action
     if ratio == "mean":
-        total = total / torch.bincount(index, minlength=len(total)).clamp(min=1)
+        total = total / torch.bincount(owners, minlength=len(total)).clamp(min=1)
     return total[:-1]
 
 
-def action_weights(batch, average):
-    """Every action's weight in the mean of (6), or in the plain mean over all actions of the batch: lists of [|y|_a]."""
+def action_weights(part, batch, average):
+    """Weights [A] of the actions of a part of a batch in the mean of (6), or in the plain mean."""
     actions = sum(len(t.rewards) for t in batch)
-    return [torch.full((len(t.rewards),), 1 / actions if average == "batch" else 1 / (len(batch) * len(t.rewards)))
-            for t in batch]
+    return torch.tensor([1 / actions if average == "batch" else 1 / (len(batch) * len(t.rewards))
+                         for t in part for _ in t.rewards])
 
 
 # ---------------------------------------------------------------- rollout
@@ -277,71 +308,74 @@ class Trajectory:
     ids: list                       # token ids as sampled; the stop token, if any, is the last
     finished: bool                  # stopped by itself
     actions: list = None            # verifier.Action
-    owner: list = None              # for every id the index of its action
+    owner: list = None              # for every id the index of its action, -1: none
     rewards: list = None            # +1/-1 for every action (and for an <end> that is one)
     solved: bool = False            # is the last solution right
     reward: float = 0.0             # R_o, for the log
     advantage: torch.Tensor = None  # [actions]
-    weight: torch.Tensor = None     # [actions]
     logp: torch.Tensor = None       # [len(ids)] under the policy at the start of the step
     logp_ref: torch.Tensor = None   # [len(ids)] under the reference
     logp_old: torch.Tensor = None   # [len(ids)] under the policy that sampled it
 
 
+# Same as rl_outcome.choose
 def choose(logits, uniform, temperature):
     """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B]."""
     if temperature == 0:
         return logits.argmax(-1)
     cdf = (logits.float() / temperature).softmax(-1).to(uniform.dtype).cumsum(-1)
-    return torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)[:, 0].clamp_(max=logits.shape[1] - 1)
+    token = torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)[:, 0]
+    return token.clamp_(max=logits.shape[1] - 1)
 
 
+# Same as rl_outcome.rollout
 @torch.no_grad()
 def rollout(policy, prompts, num_samples, stops, temperature, uniforms):
     """Token ids of P prompts -> lists of ids of P * num_samples responses, those of a prompt side by side.
 
-    uniforms [P * num_samples, most new tokens] are the random numbers of every response, so that a response does not
-    depend on the batch it is in. A prompt is run once and its cache shared out; finished rows leave the batch.
+    uniforms [P * num_samples, most new tokens] are each response's own random numbers, so that it does not
+    depend on its batch. A prompt is run once and its cache shared out; finished rows leave the batch.
     """
-    device, width = policy.device, max(map(len, prompts))
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)      # [P, L]
-    tokens = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)
-    out = policy(input_ids=tokens, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp_(min=0),
-                 past_key_values=DynamicCache(config=policy.config), use_cache=True, logits_to_keep=1)
-    cache = out.past_key_values
+    device, width, cache = policy.device, max(map(len, prompts)), DynamicCache(config=policy.config)
+    tokens = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)              # [P, L]
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    logits = policy(input_ids=tokens, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp_(min=0),
+                    past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
     cache.batch_repeat_interleave(num_samples)
-    logits = out.logits[:, -1].repeat_interleave(num_samples, 0)                                      # [B, V]
-    mask = mask.repeat_interleave(num_samples, 0)
-    live = torch.arange(len(logits), device=device)         # the response that each row of the batch belongs to
+    logits, mask = logits.repeat_interleave(num_samples, 0), mask.repeat_interleave(num_samples, 0)
+    live = torch.arange(len(logits), device=device)         # the response of each row of the batch
+    going = torch.ones_like(live, dtype=torch.bool)         # the responses without a stop token
     ids, stops = torch.full(uniforms.shape, -1, device=device), torch.tensor(stops, device=device)
     for t in range(uniforms.shape[1]):
         token = choose(logits, uniforms[live, t], temperature)
-        ids[live, t] = token
-        keep = (~torch.isin(token, stops)).nonzero()[:, 0]
+        ids[live, t] = torch.where(going[live], token, -1)
+        going[live] &= ~torch.isin(token, stops)
+        keep = going[live].nonzero()[:, 0]
         if len(keep) == 0 or t + 1 == uniforms.shape[1]:
             break
-        if len(keep) < len(live):
+        if len(keep) <= 0.9 * len(live):                    # it copies the cache: not for every row
             live, token, mask = live[keep], token[keep], mask[keep]
             cache.batch_select_indices(keep)
         mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
-        logits = policy(input_ids=token[:, None], attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1,
+        place = mask.sum(1, keepdim=True) - 1
+        logits = policy(input_ids=token[:, None], attention_mask=mask, position_ids=place,
                         past_key_values=cache, use_cache=True).logits[:, -1]
     return [row[:n] for row, n in zip(ids.tolist(), (ids >= 0).sum(1).tolist())]
 
 
+# Same as rl_outcome.sample_trajectories
 def sample_trajectories(policy, tokenizer, problems, num_samples, temperature, args, step):
-    """Roll out and score num_samples responses to each problem."""
+    """Roll out and score num_samples responses to each problem, at most --rollout-rows at once."""
     stops, trajectories = models.stop_ids(policy, tokenizer), []
     size = max(1, args.rollout_rows // num_samples)
     for first in range(0, len(problems), size):
-        part = problems[first:first + size]
-        prompts = [models.prompt_ids(tokenizer, p["problem"]) for p in part]
+        part = [(p, models.prompt_ids(tokenizer, p["problem"])) for p in problems[first:first + size]]
         keys = [[args.seed, step, first + i, m] for i in range(len(part)) for m in range(num_samples)]
-        uniforms = np.stack([np.random.default_rng(key).random(args.max_new_tokens, np.float32) for key in keys])
-        responses = rollout(policy, prompts, num_samples, stops, temperature,
-                            torch.from_numpy(uniforms).to(policy.device))
-        trajectories += [score(Trajectory(part[i // num_samples], prompts[i // num_samples], ids, ids[-1] in stops),
-                               tokenizer, args) for i, ids in enumerate(responses)]
+        uniforms = [np.random.default_rng(key).random(args.max_new_tokens, np.float32) for key in keys]
+        uniforms = torch.from_numpy(np.stack(uniforms)).to(policy.device)
+        responses = rollout(policy, [prompt for _, prompt in part], num_samples, stops, temperature, uniforms)
+        trajectories += [score(Trajectory(*part[i // num_samples], ids, ids[-1] in stops), tokenizer, args)
+                         for i, ids in enumerate(responses)]
     return trajectories
 
 
@@ -369,84 +403,105 @@ def set_advantages(trajectories, table, args):
             table.update(groups(t, args.baseline), t.rewards)
     baselines = [[table.mean(group) for group in groups(t, args.baseline)] for t in trajectories]
     if args.baseline == "rloo":
-        samples = [trajectories[i:i + args.num_samples] for i in range(0, len(trajectories), args.num_samples)]
-        baselines = [b for same in samples for b in leave_one_out([t.rewards for t in same])]
-    signal = []
+        m, rewards = args.num_samples, [t.rewards for t in trajectories]
+        baselines = [b for i in range(0, len(rewards), m) for b in leave_one_out(rewards[i:i + m])]
+    silent = []
     for t, b in zip(trajectories, baselines):
-        factor = torch.tensor(bonus(t.rewards)) if args.bonus else 1.0
+        factor = torch.tensor(bonus(t.rewards)) if args.bonus else 1
         rewards, baseline = factor * torch.tensor(t.rewards).float(), factor * torch.tensor(b)
-        logp, logp_ref = (per_action(x.cpu(), [t], "sum") for x in (t.logp, t.logp_ref))
-        t.advantage = advantage(rewards, baseline, logp, logp_ref, args.beta)
-        signal.append((rewards - baseline).abs() > 1e-6)
-    return 1 - torch.cat(signal).float().mean().item()
+        kl = per_action((t.logp - t.logp_ref).cpu(), [t], "sum")
+        t.advantage = advantage(rewards, baseline, kl, args.beta)
+        silent.append((rewards - baseline).abs() < 1e-6)
+    return torch.cat(silent).float().mean().item()
+
+
+def start_baseline(data, args, state):
+    """The table of (4): that of the checkpoint, with --offline that of all the data, else empty."""
+    table = ContextBaseline()
+    if args.baseline == "level" and any(row["level"] is None for row in data):
+        raise InputError(f"{args.data}: --baseline level needs a field 'level' in every problem")
+    if state:
+        table.load_state_dict(state["baseline"])
+    elif args.offline:
+        for t in data:
+            table.update(groups(t, args.baseline), t.rewards)
+    return table
 
 
 # ---------------------------------------------------------------- data
+# ---------------------------------------------------------------- data
 
+# Same as rl_outcome.read_samples
 def read_samples(path, args):
-    """Rows of a samples file whose accuracy lies in [min_acc, max_acc] (field `accuracy`)."""
-    rows, kept = models.read_problems(path, check=verifier.check_gold), []
+    """Rows of a samples file whose accuracy, a new field, lies in [min_acc, max_acc]."""
+    rows = models.read_problems(path, check=verifier.check_gold)
     for number, row in enumerate(rows, 1):
         texts, ends = row.get("responses"), row.get("finished")
         if not (isinstance(texts, list) and isinstance(ends, list) and len(texts) == len(ends) > 0):
-            raise InputError(f"{path}:{number}: fields 'responses' and 'finished' must be lists of one length")
+            raise InputError(f"{path}:{number}: 'responses' and 'finished' must be lists of one length")
         rewards = [verifier.outcome_reward(verifier.parse_actions(str(text)), row["answer"], end)
                    for text, end in zip(texts, ends)]
         row["accuracy"] = sum(r > 0 for r in rewards) / len(rewards)
-        if args.min_acc <= row["accuracy"] <= args.max_acc:
-            kept.append(row)
-    print(f"{path}: accuracy in [{args.min_acc}, {args.max_acc}]: {len(kept)} of {len(rows)} problems")
+    kept = [row for row in rows if args.min_acc <= row["accuracy"] <= args.max_acc]
+    print(f"{path}: {len(kept)} of {len(rows)} problems have an accuracy in [{args.min_acc}, {args.max_acc}]")
     return kept
 
 
+# Same as rl_outcome.rejected
 def rejected(t):
     """App. F: why a stored trajectory is not learnt from, or None."""
     if len(t.actions) > 20:
         return "more than 20 actions"
     if len(t.actions) % 2:
         return "not solve, verify, solve, verify"
-    if any(r > 0 and verifier.parse_verdict(a.text) == "correct" for r, a in zip(t.rewards[:-2:2], t.actions[1:-2:2])):
-        return "goes on after a right solution was found correct"
+    for right, check in zip(t.rewards[:-2:2], t.actions[1:-2:2]):
+        if right > 0 and verifier.parse_verdict(check.text) == "correct":
+            return "goes on after a right solution was found correct"
 
 
 def read_offline(tokenizer, stop, args):
-    """Stored trajectories of --offline. Their texts are tokenized here, for a samples file holds no ids."""
-    kept, reasons = [], Counter()
+    """Stored trajectories. A samples file has no ids, so here the text is tokenized."""
+    reasons, kept = Counter(), []
     for row in read_samples(args.offline, args):
         prompt = models.prompt_ids(tokenizer, row["problem"])
         for text, end in zip(row["responses"], row["finished"]):
-            ids = tokenizer(text, add_special_tokens=False).input_ids + [stop] * end
-            t = score(Trajectory(row, prompt, ids[:args.max_new_tokens], end), tokenizer, args)
-            reasons[rejected(t) or "kept"] += 1
-            if not rejected(t):
+            ids = tokenizer(str(text), add_special_tokens=False).input_ids + [stop] * bool(end)
+            t = score(Trajectory(row, prompt, ids, bool(end)), tokenizer, args)
+            reason = "too long" if len(ids) > args.max_new_tokens else "empty" if not ids else rejected(t)
+            reasons[reason or "kept"] += 1
+            if not reason:
                 kept.append(t)
     print(f"{args.offline}: {dict(reasons)}")
     return kept
 
 
+# Same as rl_outcome.read_data
 def read_data(tokenizer, stop, args):
     """Problems to sample, or with --offline trajectories."""
     if args.offline:
         data = read_offline(tokenizer, stop, args)
     else:
         data = models.read_problems(args.data, args.split, check=verifier.check_gold)
-        if args.samples:
-            wanted = {row["problem"] for row in read_samples(args.samples, args)}
-            data = [row for row in data if row["problem"] in wanted]
+    if args.samples:
+        wanted = {row["problem"] for row in read_samples(args.samples, args)}
+        data = [row for row in data if row["problem"] in wanted]
     if not data:
         raise InputError(f"{args.offline or args.data}: nothing is left to learn from")
     return data
 
 
+# Same as rl_outcome.take
 def take(data, count, step, seed):
     """The items of a step; every epoch is a permutation of its own."""
     places = range(step * count, (step + 1) * count)
-    orders = {e: np.random.default_rng([seed, e]).permutation(len(data)) for e in {i // len(data) for i in places}}
-    return [data[orders[i // len(data)][i % len(data)]] for i in places]
+    order = {epoch: np.random.default_rng([seed, epoch]).permutation(len(data))
+             for epoch in {i // len(data) for i in places}}
+    return [data[order[i // len(data)][i % len(data)]] for i in places]
 
 
 # ---------------------------------------------------------------- statistics
 
+# Same as rl_outcome.behaviour
 def behaviour(trajectories):
     """Metrics of App. E; None where the denominator is zero."""
     n, total = Counter(), len(trajectories)
@@ -456,18 +511,29 @@ def behaviour(trajectories):
                  mended=right[-1] and not right[0], broken=right[0] and not right[-1])
         for ok, action in zip(right, t.actions[1::2]):
             verdict = verifier.parse_verdict(action.text)
-            n.update(checks=1, wrong=not ok, agree=verdict == ("correct" if ok else "incorrect"), silent=verdict is None,
-                     caught=not ok and verdict == "incorrect", passed=verdict == "correct",
-                     precise=ok and verdict == "correct")
+            passed, caught = verdict == "correct", verdict == "incorrect" and not ok
+            n.update(checks=1, wrong=not ok, silent=verdict is None, passed=passed, caught=caught,
+                     precise=passed and ok, agree=caught or passed and ok)
     shares = {"accuracy": ("solved", total), "first_accuracy": ("first", total), "VA": ("agree", n["checks"]),
-              "ER": ("caught", n["wrong"]), "CP": ("precise", n["passed"]), "ICR": ("mended", total - n["first"]),
-              "CIR": ("broken", n["first"]), "no_verdict": ("silent", n["checks"]), "trials": ("trials", total),
+              "ER": ("caught", n["wrong"]), "CP": ("precise", n["passed"]),
+              "ICR": ("mended", total - n["first"]), "CIR": ("broken", n["first"]),
+              "no_verdict": ("silent", n["checks"]), "trials": ("trials", total),
               "finished": ("finished", total), "tokens": ("tokens", total)}
     return {name: n[top] / below if below else None for name, (top, below) in shares.items()}
 
 
-def statistics(trajectories, updates, args):
-    """What a step's log line says about policy and updates."""
+# Same as rl_outcome.evaluate
+def evaluate(policy, tokenizer, problems, args):
+    """Metrics of a greedy response to every held-out problem."""
+    found = behaviour(sample_trajectories(policy, tokenizer, problems, 1, 0, args, 0)) if problems else {}
+    return {f"eval_{name}": value for name, value in found.items()}
+
+
+# Same as rl_outcome.statistics
+def statistics(trajectories, updates, clock, args):
+    """What a step's log line says about policy, updates and cost."""
+    tokens, seconds = sum(len(t.ids) for t in trajectories), np.diff(clock)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     logp, ref = (torch.cat([getattr(t, name) for t in trajectories]) for name in ("logp", "logp_ref"))
     ratio, total = torch.cat([u["ratio"] for u in updates]), len(trajectories)
     solved = np.array([t.solved for t in trajectories]).reshape(-1, 1 if args.offline else args.num_samples)
@@ -479,16 +545,20 @@ def statistics(trajectories, updates, args):
             "ratio_mean": ratio.mean().item(), "ratio_max": ratio.max().item(),
             "clip_share": ((ratio - 1).abs() > args.clip).float().mean().item(),
             "loss": np.mean([u["loss"] for u in updates]), "grad_norm": np.mean([u["norm"] for u in updates]),
-            "skipped": sum(u["skipped"] for u in updates)}
+            "skipped": sum(u["skipped"] for u in updates), "seconds": seconds.sum(),
+            **dict(zip(("seconds_rollout", "seconds_logprobs", "seconds_update"), seconds)),
+            "rollout_tokens_per_s": tokens / seconds[0], "update_tokens_per_s": tokens / seconds[2],
+            "peak_gb": (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak) / 1e9}
 
 
 # ---------------------------------------------------------------- update
 
-def make_optimizer(policy, args):
+# Same as rl_outcome.make_optimizer
+def make_optimizer(policy, args, state):
     """AdamW on float32 weights -> (optimizer, those weights).
 
-    A bf16 weight would lose an update of 5e-7, so the optimizer then works on float32 copies, on the host if so
-    asked. Every gradient moves to its copy as soon as it is complete.
+    A bf16 weight would lose an update of 5e-7, so the optimizer then works on float32 copies, on the host if
+    asked to. Every gradient moves to its copy as soon as it is complete.
     """
     weights, host = list(policy.parameters()), args.offload in ("optimizer", "both")
     if policy.dtype != torch.float32 or host:
@@ -501,41 +571,47 @@ def make_optimizer(policy, args):
         for p in weights:
             p.register_post_accumulate_grad_hook(move_gradient)
         weights = list(copies.values())
-    return torch.optim.AdamW(weights, lr=args.lr, weight_decay=0.0), weights
+    optimizer = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0.0)
+    if state:
+        optimizer.load_state_dict(state["optimizer"])
+        for w, saved in zip(weights, state["weights"]):
+            w.data.copy_(saved)
+    return optimizer, weights
 
 
+# Same as rl_outcome.learning_rate
 def learning_rate(step, args):
     """Of step 0, 1, ...: linear warm-up, then constant or linear to 0."""
     decay = 1 - step / args.steps if args.schedule == "linear" else 1
     return args.lr * decay * min(1, (step + 1) / max(1, args.warmup))
 
 
+# Same as rl_outcome.set_logprobs
 @torch.no_grad()
 def set_logprobs(policy, reference, minibatches, args):
     """Score every token under the policy and the reference, in the micro-batches that `update` will make."""
     if reference:
         reference.to(policy.device)
-    for t in [part for batch in minibatches for part in micro_batches(batch, args.max_tokens)]:
-        sizes = [len(x.ids) for x in t]
-        logp = response_logprobs(policy, t, args.temperature)
-        logp_ref = response_logprobs(reference, t, args.temperature) if reference else logp
-        for x, x.logp, x.logp_ref in zip(t, logp.split(sizes), logp_ref.split(sizes)):
-            x.logp_old = x.logp_ref if args.offline else x.logp
+    for part in [part for batch in minibatches for part in micro_batches(batch, args.max_tokens)]:
+        logp = response_logprobs(policy, part, args.temperature)
+        logp_ref = response_logprobs(reference, part, args.temperature) if reference else logp
+        sizes = [len(t.ids) for t in part]
+        for t, a, b in zip(part, logp.split(sizes), logp_ref.split(sizes)):
+            t.logp, t.logp_ref, t.logp_old = a, b, b if args.offline else a
     if reference and args.offload in ("reference", "both"):
         reference.to("cpu")
 
 
-def update(policy, optimizer, weights, batch, args):
-    """One step of AdamW on (6), the mean over a minibatch however it is cut up; none if a number is not finite."""
+def update(policy, optimizer, weights, batch, lr, args):
+    """One step of AdamW on (6), the mean over the whole minibatch; no step if a number is not finite."""
     loss, ratios = 0.0, []
-    for t, weight in zip(batch, action_weights(batch, args.average)):
-        t.weight = weight
     policy.train(args.grad_checkpointing)                   # transformers checkpoints in training mode only
     for part in micro_batches(batch, args.max_tokens):
         logp = per_action(response_logprobs(policy, part, args.temperature), part, args.ratio)
         logp_old = per_action(torch.cat([t.logp_old for t in part]), part, args.ratio)
-        advantages, mean = (torch.cat([getattr(t, x) for t in part]).to(logp.device) for x in ("advantage", "weight"))
-        part_loss = (mean * clipped_loss(logp, logp_old, advantages, args.clip)).sum()
+        advantages = torch.cat([t.advantage for t in part]).to(logp.device)
+        weights_a = action_weights(part, batch, args.average).to(logp.device)
+        part_loss = (weights_a * clipped_loss(logp, logp_old, advantages, args.clip)).sum()
         part_loss.backward()
         loss += part_loss.item()
         ratios.append((logp - logp_old).detach().exp())
@@ -543,52 +619,57 @@ def update(policy, optimizer, weights, batch, args):
     norm = torch.nn.utils.clip_grad_norm_(weights, args.max_grad_norm).item()
     skipped = not np.isfinite([loss, norm]).all()
     if not skipped:
+        optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
         with torch.no_grad():
             for p, w in zip(policy.parameters(), weights):
                 p.copy_(w)                                  # changes nothing where they are one tensor
     optimizer.zero_grad()
-    return {"loss": loss, "norm": norm, "skipped": skipped, "ratio": torch.cat(ratios)}
+    return {"loss": loss, "norm": norm, "skipped": bool(skipped), "ratio": torch.cat(ratios)}
 
 
 # ---------------------------------------------------------------- run folder
 
+FREE_FLAGS = ("resume", "force", "device", "steps", "eval_data", "eval_every", "save_every", "show_every")
 LOGS = ("metrics.jsonl", "samples.txt")
 
 
-def earlier_run(args):
-    """State of --out/last with --resume, else None. Refuses to overwrite a run or to resume it with other flags."""
+# Same as sft.start_run
+def start_run(args):
+    """Refuse to overwrite a run, or to resume one with other flags. -> trainer state, or None"""
     flags, last = Path(args.out) / "args.json", Path(args.out) / "last"
-    if not flags.exists() or args.force:
-        return None
-    if not args.resume:
+    if flags.exists() and not (args.resume or args.force):
         raise InputError(f"{args.out} holds a run already: --resume goes on with it, --force throws it away")
-    free = ("resume", "steps", "device", "eval_data", "eval_every", "save_every", "show_every")
-    old = json.loads(flags.read_text())
-    for name, value in vars(args).items():
-        if name not in free and old.get(name) != value:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, but the run to resume began with {old.get(name)}")
-    return torch.load(last / "trainer.pt", map_location="cpu") if models.has_checkpoint(last) else None
+    if args.resume and flags.exists():
+        old = json.loads(flags.read_text())
+        for name in set(vars(args)) - set(FREE_FLAGS):
+            if old.get(name) != getattr(args, name):
+                raise InputError(f"--resume with another --{name.replace('_', '-')} than the run began with")
+    if args.resume and models.has_checkpoint(last):
+        return torch.load(last / "trainer.pt", map_location="cpu", weights_only=True)
+    return None
 
 
+# Same as rl_outcome.start_files
 def start_files(args, state):
-    """Write args.json and cut the logs back to the checkpoint's."""
+    """Write args.json, and cut the logs back to what they were at the checkpoint."""
     out = Path(args.out)
+    for name in () if state else ("last", "best"):
+        shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    if not state:
-        for name in ("last", "best"):
-            shutil.rmtree(out / name, ignore_errors=True)
     (out / "args.json").write_text(json.dumps(vars(args), indent=1) + "\n")
     for name in LOGS:
         with open(out / name, "a") as file:
             file.truncate(state["sizes"][name] if state else 0)
 
 
+# Same as rl_outcome.append
 def append(args, name, text):
     with open(Path(args.out) / name, "a") as file:
         file.write(text + "\n")
 
 
+# Same as rl_outcome.show
 def show(t, step):
     """A response in full, action by action with its rewards."""
     head = (f"== step {step}, problem {t.problem['id']}, answer {t.problem['answer']}, reward {t.reward:+g}, "
@@ -599,91 +680,67 @@ def show(t, step):
 # ---------------------------------------------------------------- train
 
 def train(args):
-    state, last = earlier_run(args), Path(args.out) / "last"
-    policy, tokenizer = models.load(last if state else args.model, args.device, args.dtype)
+    state, out = start_run(args), Path(args.out)
+    policy, tokenizer = models.load(out / "last" if state else args.model, args.device, args.dtype)
     reference = models.load(args.model, args.device, args.dtype)[0] if args.beta or args.offline else None
     data = read_data(tokenizer, models.stop_ids(policy, tokenizer)[0], args)
-    held_out = args.eval_data and models.read_problems(args.eval_data, check=verifier.check_gold)
-    if args.baseline == "level" and any(row["level"] is None for row in data):
-        raise InputError(f"{args.data}: --baseline level needs a field 'level' in every problem")
-    table = ContextBaseline()
-    if args.offline:
-        for t in data:
-            table.update(groups(t, args.baseline), t.rewards)
-    optimizer, weights = make_optimizer(policy, args)
-    start, best, bad, interrupted = 0, -1.0, 0, []
-    if state:
-        start, best = state["step"], state["best"]
-        optimizer.load_state_dict(state["optimizer"])
-        table.load_state_dict(state["baseline"])
-        with torch.no_grad():
-            for w, saved in zip(weights, state["weights"]):
-                w.copy_(saved)
+    held_out = models.read_problems(args.eval_data, check=verifier.check_gold) if args.eval_data else []
+    table = start_baseline(data, args, state)
+    optimizer, weights = make_optimizer(policy, args, state)
     if args.grad_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     start_files(args, state)
-    signal.signal(signal.SIGINT, lambda *_: interrupted.append(1))      # finish the step, save, stop
-
-    def evaluate():
-        found = behaviour(sample_trajectories(policy, tokenizer, held_out, 1, 0, args, 0)) if held_out else {}
-        return {f"eval_{name}": value for name, value in found.items()}
-
+    start, best, bad, interrupted = state["step"] if state else 0, state["best"] if state else -1, 0, []
+    signal.signal(signal.SIGINT, lambda *_: interrupted.append(1))      # Ctrl-C: finish the step, save, leave
     if not state:
-        append(args, "metrics.jsonl", json.dumps({"step": 0, **evaluate()}))
-    bar = tqdm(range(start + 1, args.steps + 1), initial=start, total=args.steps)
+        append(args, "metrics.jsonl", json.dumps({"step": 0, **evaluate(policy, tokenizer, held_out, args)}))
+    bar = tqdm(range(start + 1, args.steps + 1), initial=start, total=args.steps, unit="step")
     for step in bar:
         clock = [time.time()]
         if args.offline:
             trajectories = take(data, args.prompts_per_step * args.num_samples, step, args.seed)
         else:
-            trajectories = sample_trajectories(policy, tokenizer, take(data, args.prompts_per_step, step, args.seed),
-                                               args.num_samples, args.temperature, args, step)
+            problems = take(data, args.prompts_per_step, step, args.seed)
+            trajectories = sample_trajectories(policy, tokenizer, problems, args.num_samples,
+                                               args.temperature, args, step)
         clock.append(time.time())
         order = np.random.default_rng([args.seed, step]).permutation(len(trajectories))
-        minibatches = [[trajectories[i] for i in part] for part in np.array_split(order, args.updates_per_rollout)]
+        parts = np.array_split(order, args.updates_per_rollout)
+        minibatches = [[trajectories[i] for i in part] for part in parts]
         set_logprobs(policy, reference, minibatches, args)
-        no_signal = set_advantages(trajectories, table, args)
+        row = {"step": step, "lr": learning_rate(step - 1, args), **behaviour(trajectories),
+               "no_signal": set_advantages(trajectories, table, args)}
         clock.append(time.time())
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step - 1, args)
         updates = []
         for batch in minibatches:
-            updates.append(update(policy, optimizer, weights, batch, args))
+            updates.append(update(policy, optimizer, weights, batch, row["lr"], args))
             bad = bad + 1 if updates[-1]["skipped"] else 0
             if bad == 3:
-                raise InputError(f"step {step}: three updates in a row were not finite; {last} holds the last good one")
-        if not args.offline:
-            off = (updates[0]["ratio"] - 1).abs().max().item()
-            assert bad or off <= (0 if policy.device.type == "cpu" else 0.05), f"the first ratio is off by {off}"
+                raise InputError(f"step {step}: 3 updates in a row not finite; {out}/last is the last good")
+        off, slack = (updates[0]["ratio"] - 1).abs().max().item(), 0 if policy.device.type == "cpu" else 0.05
+        assert bad or args.offline or off <= slack, f"the first ratio is off by {off}"
         clock.append(time.time())
-        tokens, seconds = sum(len(t.ids) for t in trajectories), np.diff(clock)
-        peak = torch.cuda.max_memory_allocated() if policy.device.type == "cuda" else 1024 * resource.getrusage(
-            resource.RUSAGE_SELF).ru_maxrss
-        row = {"step": step, "lr": learning_rate(step - 1, args), **behaviour(trajectories), "no_signal": no_signal,
-               **statistics(trajectories, updates, args), "seconds": seconds.sum(), "seconds_rollout": seconds[0],
-               "seconds_logprobs": seconds[1], "seconds_update": seconds[2], "rollout_tokens_per_s": tokens / seconds[0],
-               "update_tokens_per_s": tokens / seconds[2], "peak_gb": peak / 1e9}
+        row |= statistics(trajectories, updates, clock, args)
         final = step == args.steps or bool(interrupted)
         if step % args.eval_every == 0 or final:
-            row.update(evaluate())
+            row |= evaluate(policy, tokenizer, held_out, args)
             if row.get("eval_accuracy", -1) > best:
                 best = row["eval_accuracy"]
-                models.save(policy, tokenizer, Path(args.out) / "best")
+                models.save(policy, tokenizer, out / "best")
         append(args, "metrics.jsonl", json.dumps(row))
         if step % args.show_every == 0:
             append(args, "samples.txt", show(trajectories[0], step) + "\n" + show(trajectories[-1], step))
         if step % args.save_every == 0 or final:
-            sizes = {name: (Path(args.out) / name).stat().st_size for name in LOGS}
-            models.save(policy, tokenizer, last, {"trainer.pt": {
-                "step": step, "best": best, "optimizer": optimizer.state_dict(), "weights": weights, "sizes": sizes,
-                "baseline": table.state_dict()}})
-        bar.set_postfix(reward=f"{row['reward']:.2f}", accuracy=f"{row['accuracy']:.2f}", kl=f"{row['kl']:.2f}",
-                        tokens_per_s=f"{row['rollout_tokens_per_s']:.0f}")
+            models.save(policy, tokenizer, out / "last", {"trainer.pt": {
+                "step": step, "best": best, "optimizer": optimizer.state_dict(), "weights": weights,
+                "baseline": table.state_dict(),
+                "sizes": {name: (out / name).stat().st_size for name in LOGS}}})
+        bar.set_postfix({x: f"{row[x]:.3g}" for x in ("reward", "accuracy", "kl", "rollout_tokens_per_s")})
         if interrupted:
             raise KeyboardInterrupt
-    print("baseline (4): context, count, mean reward")
-    for context, (count, total) in sorted(table.table.items(), key=lambda item: -item[1][0])[:20]:
-        print(f"{str(context):40} {count:7d} {total / count:+.3f}")
+    print("group of (4), count, mean reward")
+    for group, (count, total) in sorted(table.table.items(), key=lambda item: -item[1][0])[:20]:
+        print(f"{str(group):40} {count:7d} {total / count:+.3f}")
 
 
 if __name__ == "__main__":
