@@ -118,7 +118,7 @@ def parse_args(argv=None):
 
 # Same as sft.head_logits
 def head_logits(hidden, weight, temperature=1.0):
-    """[n,H], [V,H] -> [n,V], float32 also where the inputs are 16-bit: rounded logits would make noisy ratios."""
+    """[n,H], [V,H] -> [n,V], float32 also from 16-bit inputs: rounded logits would make noisy ratios."""
     logits = product(hidden, weight.T)
     return logits if temperature == 1 else logits.div_(temperature)
 

@@ -1,22 +1,22 @@
 """Stages 0 and 1: build trial-and-error trajectories and learn them (S2R, arXiv 2502.12853, §2.2, App. C.1).
 
-Stage 0 (`build`) joins wrong samples of the model's own, each with a check that refutes it, and a right one with
-a check that confirms it: y = (s1, v1, s2, v2, ... sk, vk). The lower a problem's sampled accuracy, the larger k.
+Stage 0 (`build`) joins wrong samples of the model's own, each with a check that refutes it, and a right one
+with a check that confirms it: y = (s1, v1, ... sk, vk). The lower a problem's sampled accuracy, the larger k.
 Stage 1 (`train`) is supervised fine-tuning with a mask over actions and a KL penalty to the base model:
 
     (1)  L = -E sum_t delta_mask(a_t) log pi(a_t | x, y_<t)  +  c KL(pi || pi_base)
 
 delta_mask is 1 for every verification, the last solution and <end>, and 0 for the earlier, wrong solutions.
 
-    python sft.py build --samples runs/toy/samples.jsonl --verifications toy --keep 1 1 1 1 --out runs/sft.jsonl
-    python sft.py train --model runs/toy/base --data runs/sft.jsonl --out runs/sft --lr 5e-4 --epochs 2 \\
+    python sft.py build --samples runs/samples.jsonl --verifications toy --keep 1 1 1 1 --out traj.jsonl
+    python sft.py train --model runs/toy/base --data traj.jsonl --out runs/sft --lr 5e-4 --epochs 2 \\
         --schedule linear --kl-coef 0.3 --kl-on first
-    python sft.py build --samples samples.jsonl --verifications teacher.jsonl --out trajectories.jsonl
-    python sft.py train --model Qwen/Qwen2.5-Math-1.5B --data trajectories.jsonl --out runs/sft --grad-checkpointing
+    python sft.py build --samples samples.jsonl --verifications teacher.jsonl --out traj.jsonl
+    python sft.py train --model Qwen/Qwen2.5-Math-1.5B --data traj.jsonl --out runs/sft --grad-checkpointing
 
-Reads  samples {problem, answer, responses, finished}; verifications {id or problem, answer, verification, kind}.
+Reads  samples {problem, answer, responses, finished}, verifications {id, answer, verification[, kind]}
 Writes trajectories {the problem's fields, actions: [{type, text}]}, whose texts concatenate to the response;
-       --out/{args.json, metrics.jsonl, last}: last is a Hugging Face folder that also holds what --resume needs.
+       --out/{args.json, metrics.jsonl, last}: last is a Hugging Face folder, with what --resume needs
 
 Chosen on purpose:
 - Connecting phrases, with the white space before them, belong to the action that they open: there the policy
@@ -24,12 +24,12 @@ Chosen on purpose:
   solution behind it is masked; else the model learns to refute but not to retry. The paper's code trains only
   the last one.
 - <end> is the stop token, appended and trained. The paper's code cuts it off.
-- The loss is the mean over a batch's trained tokens, the KL term the mean over the tokens that --kl-on names. The
-  paper takes the trained ones. On the toy world `first` is better: the first solution, masked or not, keeps the
-  base's skill, and no term holds the retries to a base that never retried.
-- --isc is Partial Answer Masking of "Small Language Model Can Self-correct" (arXiv 2401.07301), which we take to
-  be: every *wrong* solution is masked as a whole and all else is trained (without a KL term: --kl-coef 0). `build`
-  makes all earlier solutions wrong, so there it equals (1); it differs where a right solution is doubted.
+- The loss is the mean over a batch's trained tokens, the KL term the mean over the tokens that --kl-on names.
+  The paper takes the trained ones. On the toy world `first` is better: the first solution, masked or not,
+  keeps the base's skill, and no term holds the retries to a base that never retried.
+- --isc is Partial Answer Masking of "Small Language Model Can Self-correct" (arXiv 2401.07301), which we take
+  to be: every *wrong* solution is masked as a whole, all else is trained (they have no KL term: --kl-coef 0).
+  `build` makes all earlier solutions wrong, so there it equals (1); it differs where a right one is doubted.
 
 Map: flags - stage 0 - log-probs and KL - masks - batches and losses - run.
 """
@@ -62,12 +62,12 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     style = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
-    build_parser = commands.add_parser("build", help="stage 0: samples + verifications -> trajectories", **style)
+    build_parser = commands.add_parser("build", help="stage 0: samples -> trajectories", **style)
     train_parser = commands.add_parser("train", help="stage 1: masked SFT on trajectories", **style)
     add = build_parser.add_argument
     add("--samples", required=True, help="samples file, K responses per problem (paper: 5 at T = 0.7)")
     add("--verifications", help="file of verifications, or `toy`: written by toy.py")
-    add("--kind", choices=("confirmative", "problem-solving"), default="confirmative", help="of verifications")
+    add("--kind", choices=("confirmative", "problem-solving"), default="confirmative", help="of check")
     add("--wrong-share", type=float, nargs="+", default=[0, 0.2, 0.6, 1], help="k-th: most wrong for k")
     add("--keep", type=float, nargs="+", default=[0.24, 0.5, 0.5, 0.5], help="k-th: chance to be drawn")
     add("--max-chars", type=int, default=24000, help="longest response")
@@ -158,7 +158,7 @@ def rounds(wrong_share, limits):
 
 
 def usable_attempts(row, right, verifications):
-    """Finished samples that have a check which agrees with the truth; wrong ones once for each distinct answer.
+    """Finished samples that have a check which agrees with the truth; of the wrong, one for each answer.
 
     -> (right [(solution, check)], wrong [(solution, check)])
     """
@@ -193,7 +193,7 @@ def join_actions(attempts):
 
 
 def build_actions(row, right, verifications, args):
-    """One problem -> (its actions or None, why it falls out or None). Draws depend on seed and problem only."""
+    """One problem -> (its actions, None) or (None, why it falls out). Draws depend on seed and problem."""
     rng = random.Random(f"{args.seed}-{row['id']}")
     if args.original_solutions:
         actions = [{"type": "solve", "text": row["solution"].strip()}]
@@ -255,7 +255,7 @@ def build(args):
 # ---------------------------------------------------------------- log-probs and KL, never [N,V] at once
 
 def head_logits(hidden, weight, temperature=1.0):
-    """[n,H], [V,H] -> [n,V], float32 also where the inputs are 16-bit: rounded logits would make noisy ratios."""
+    """[n,H], [V,H] -> [n,V], float32 also from 16-bit inputs: rounded logits would make noisy ratios."""
     logits = product(hidden, weight.T)
     return logits if temperature == 1 else logits.div_(temperature)
 
@@ -386,8 +386,8 @@ def label_characters(actions, trained):
 
 
 def encode(row, tokenizer, end, args):
-    """Trajectory -> Example. The response is tokenised as a whole; a token that straddles two actions belongs to
-    the action of its first character."""
+    """Trajectory -> Example. The response is tokenised as a whole; a token that straddles two actions belongs
+    to the action of its first character."""
     actions = row["actions"]
     learn = trained_actions(actions)
     if args.isc:
@@ -420,7 +420,7 @@ def load_examples(args, tokenizer, end):
     short = [e for e in examples if len(e.ids) <= args.max_length]
     random.Random(args.seed).shuffle(short)
     n = min(200, round(args.held_out * len(short)))
-    print(f"{len(short) - n} trajectories, {n} more held out, {len(rows) - len(short)} too long (--max-length)")
+    print(f"{len(short) - n} trajectories, {n} more held out, {len(rows) - len(short)} too long")
     if len(short) == n:
         raise InputError(f"{args.data}: no trajectory to train on")
     return short[n:], short[:n]

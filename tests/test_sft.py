@@ -1,10 +1,7 @@
-"""Stage 0 on hand-written samples, the mask token by token, the loss against the plain formula, runs and resume."""
+"""Stage 0 on hand-written samples, the mask token by token, the loss against the plain formula, resume."""
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -16,14 +13,17 @@ import sft
 WAIT, RETRY = "Wait, let me recheck my solution.", "Let me try again."
 YES, NO = "Therefore, the answer is correct.", "Therefore, the answer is incorrect."
 
-# A three-attempt trajectory. «...» marks what equation (1) trains, by hand: v1, the first retry phrase, v2, s3, v3.
+# A three-attempt trajectory. «...» marks by hand what (1) trains: v1, the first retry phrase, v2, s3, v3.
 MARKED = [
     ("solve", "First 7*82=574, so \\boxed{82}.\n\n"),
-    ("verify", "«Wait, let me recheck my solution.\n\n574+133=707. Therefore, the answer is incorrect.\n\n"),
+    ("verify", "«Wait, let me recheck my solution.\n\n"
+               "574+133=707. Therefore, the answer is incorrect.\n\n"),
     ("solve", "Let me try again.\n\n»The answer is \\boxed{81}«\n\n"),
-    ("verify", "Wait, let me recheck my solution.\n\n7*81 … Therefore, the answer cannot be verified. \n\n"),
+    ("verify", "Wait, let me recheck my solution.\n\n"
+               "7*81 … Therefore, the answer cannot be verified. \n\n"),
     ("solve", "Let me try again.\n\n560/7 = \\boxed{80}.\n\n"),
-    ("verify", "Wait, let me recheck my solution.\n\n7*80=560 — fine. Therefore, the answer is correct.»"),
+    ("verify", "Wait, let me recheck my solution.\n\n"
+               "7*80=560 — fine. Therefore, the answer is correct.»"),
 ]
 
 
@@ -73,7 +73,7 @@ def test_mask_token_by_token(name, request):
     straddling = pieces.index(".\n\n")
     assert pieces[straddling + 1].startswith("W") and not example.trained[n + straddling]
     # the masked s2 and its edges, every token written out: (text, is trained)
-    at = next(i for i in range(len(pieces)) if "".join(pieces[i:]).startswith("The answer is \\boxed{81}")) - 1
+    at = pieces.index("The") - 1
     expected = STRETCH[name]
     assert list(zip(pieces, example.trained[n:]))[at:at + len(expected)] == expected
 
@@ -235,8 +235,11 @@ def check(name, answer, verdict, **more):
 
 def run(command, *argv):
     """sft.py COMMAND in this process: a subprocess each would take minutes."""
-    args = sft.parse_args([command, *map(str, argv)])
-    (sft.build if command == "build" else sft.train)(args)
+    args, handler = sft.parse_args([command, *map(str, argv)]), signal.getsignal(signal.SIGINT)
+    try:
+        (sft.build if command == "build" else sft.train)(args)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture
@@ -266,11 +269,12 @@ def test_build(built):
         sample("doubted", "5", ["5"] * 5),                                     # its only check is wrong
         sample("fooled", "5", ["5", "5", "5", "5", "6"]),                      # the check of 6 says correct
         sample("phrase", "5", ["5"] * 5),                                      # a phrase inside the check
-        sample("mute", "5", ["5", "5", "5", "5", None]),                       # k = 2, but no answer to refute
+        sample("mute", "5", ["5", "5", "5", "5", None]),                # nothing to refute
     ]
     checks = [check(s["id"], a, YES if a in ("5", "1/2") else NO) for s in samples
               for a in ("5", "6", "7", "8", "9", "2", "1/2")]
-    checks = [c for c in checks if (c["id"], c["answer"]) not in (("doubted", "5"), ("fooled", "6"), ("phrase", "5"))]
+    replaced = ("doubted", "5"), ("fooled", "6"), ("phrase", "5")
+    checks = [c for c in checks if (c["id"], c["answer"]) not in replaced]
     checks += [check("doubted", "5", NO), check("fooled", "6", YES), check("fooled", "6", "Who knows?"),
                check("phrase", "5", f"So. {RETRY} {YES}")]
     rows, report = built(samples, checks)
@@ -292,7 +296,8 @@ def test_build(built):
         assert verdicts == ["incorrect"] * len(wrong) + ["correct"]
     for line in ("11 problems", "7 trajectories", "2 fell out: no right sample",
                  "1 fell out: no check that confirms a right sample",
-                 "1 fell out: a connecting phrase inside a solution or a check", "k=1 3, k=2 2, k=3 1, k=4 1"):
+                 "1 fell out: a connecting phrase inside a solution or a check",
+                 "k=1 3, k=2 2, k=3 1, k=4 1"):
         assert line in report, report
     again, _ = built(samples, checks)
     other, _ = built(samples, checks, "--seed", 1, "--max-chars", 300)
@@ -300,7 +305,8 @@ def test_build(built):
 
 
 def test_build_draws_by_difficulty(built):
-    samples = [sample(f"{w}-{i}", "5", ["5"] * (5 - w) + ["6", "7", "8", "9"][:w]) for w in range(5) for i in range(80)]
+    samples = [sample(f"{wrong}-{i}", "5", ["5"] * (5 - wrong) + ["6", "7", "8", "9"][:wrong])
+               for wrong in range(5) for i in range(80)]
     checks = [check(s["id"], a, YES if a == "5" else NO) for s in samples for a in "56789"]
     rows, report = built(samples, checks, "--keep", 0.24, 0.5, 0.5, 0.5)
     kept = [sum(name.startswith(f"{w}-") for name in rows) for w in range(5)]
@@ -324,12 +330,14 @@ def test_build_from_the_toy_world_and_from_solutions(tmp_path):
     row = {**sample("t", "80", ["80", "80", "82", "80", "80"]), "problem": "Solve 7x+133=693",
            "solution": "Just \\boxed{80}"}
     samples = write(tmp_path / "samples.jsonl", [row])
-    run("build", "--samples", samples, "--verifications", "toy", "--out", tmp_path / "a.jsonl", "--keep", 1, 1, 1, 1)
+    keep = ("--keep", 1, 1, 1, 1)
+    run("build", "--samples", samples, "--verifications", "toy", "--out", tmp_path / "a.jsonl", *keep)
     actions = json.loads((tmp_path / "a.jsonl").read_text())["actions"]
     text = actions[1]["text"]
     assert text.startswith(f"{WAIT}\n\nCheck: 7*82=574. 574+133=707.") and text.endswith(f" {NO}\n\n"), text
     run("build", "--samples", samples, "--original-solutions", "--out", tmp_path / "b.jsonl")
-    assert json.loads((tmp_path / "b.jsonl").read_text())["actions"] == [{"type": "solve", "text": "Just \\boxed{80}"}]
+    actions = json.loads((tmp_path / "b.jsonl").read_text())["actions"]
+    assert actions == [{"type": "solve", "text": "Just \\boxed{80}"}]
 
 
 @pytest.mark.parametrize("change, message", [
@@ -340,7 +348,8 @@ def test_build_from_the_toy_world_and_from_solutions(tmp_path):
     ({"id": "a"}, "samples.jsonl:2: field 'id' repeats"),
 ])
 def test_build_refuses_bad_samples(tmp_path, change, message):
-    samples = write(tmp_path / "samples.jsonl", [sample("a", "5", ["5"] * 5), sample("b", "5", ["5"] * 5) | change])
+    rows = [sample("a", "5", ["5"] * 5), sample("b", "5", ["5"] * 5) | change]
+    samples = write(tmp_path / "samples.jsonl", rows)
     checks = write(tmp_path / "checks.jsonl", [check("a", "5", YES)])
     with pytest.raises(models.InputError) as error:
         run("build", "--samples", samples, "--verifications", checks, "--out", tmp_path / "out.jsonl")
@@ -349,9 +358,9 @@ def test_build_refuses_bad_samples(tmp_path, change, message):
 
 def test_an_error_is_one_line(run_script, tmp_path):
     samples = write(tmp_path / "samples.jsonl", [sample("a", "5", ["5"] * 5), sample("b", "", ["5"] * 5)])
-    done = run_script("sft.py", "build", "--samples", samples, "--verifications", samples, "--out", "out.jsonl")
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert "samples.jsonl:2: field 'answer' is empty" in done.stderr
+    done = run_script("sft.py", "build", "--samples", samples, "--verifications", "toy", "--out", "out.jsonl")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ") and "samples.jsonl:2: field 'answer' is empty" in done.stderr
 
 
 def test_build_refuses_bad_verifications_and_to_overwrite(tmp_path, monkeypatch):
@@ -379,8 +388,9 @@ def test_build_refuses_bad_verifications_and_to_overwrite(tmp_path, monkeypatch)
 def trajectories(tmp_path, n=24):
     rows = []
     for i in range(n):
-        attempts = [("\\boxed{%d}" % j, f"{j} is not {i}. {NO}") for j in range(i % 3)] + [("\\boxed{99}", f"Yes. {YES}")]
-        rows.append({"id": str(i), "problem": f"Solve x={i}", "answer": "99", "actions": sft.join_actions(attempts)})
+        attempts = [("\\boxed{%d}" % j, f"{j} is not {i}. {NO}") for j in range(i % 3)]
+        actions = sft.join_actions(attempts + [("\\boxed{99}", f"Yes. {YES}")])
+        rows.append({"id": str(i), "problem": f"Solve x={i}", "answer": "99", "actions": actions})
     return write(tmp_path / "trajectories.jsonl", rows)
 
 
@@ -391,12 +401,10 @@ def metrics(folder):
 TRAIN = ("--batch-size", 4, "--epochs", 2, "--held-out", 0.17, "--eval-every", 4, "--device", "cpu")
 
 
-def test_train_learns_and_guards_its_folder(run_script, tmp_path, tiny_qwen2):
-    data = trajectories(tmp_path)
-    flags = ("sft.py", "train", "--model", tiny_qwen2, "--data", data, "--out", "run", *TRAIN, "--lr", 3e-3,
-             "--schedule", "cosine", "--grad-checkpointing")
-    done = run_script(*flags)
-    assert done.returncode == 0, done.stderr
+def test_train_learns_and_guards_its_folder(tmp_path, tiny_qwen2):
+    flags = ("--model", tiny_qwen2, "--data", trajectories(tmp_path), "--out", tmp_path / "run", *TRAIN,
+             "--lr", 3e-3, "--schedule", "cosine", "--grad-checkpointing")
+    run("train", *flags)
     log = metrics(tmp_path / "run")
     assert [r["step"] for r in log] == list(range(1, 11)) and [r["epoch"] for r in log] == [1] * 5 + [2] * 5
     assert log[0]["kl"] == pytest.approx(0, abs=1e-4) and log[-1]["kl"] > 0.01
@@ -405,50 +413,51 @@ def test_train_learns_and_guards_its_folder(run_script, tmp_path, tiny_qwen2):
     assert [r["step"] for r in log if "held_out_end" in r] == [4, 8, 10]
     assert all(log[-1][f"held_out_{k}"] < log[3][f"held_out_{k}"] for k in ("solve", "verify", "end"))
     model, tokenizer = models.load(tmp_path / "run/last", "cpu", "fp32")
-    assert len(tokenizer) == len(models.load(tiny_qwen2)[1]) and model.dtype == torch.float32
+    assert tokenizer.get_vocab() == models.load(tiny_qwen2, "cpu")[1].get_vocab()
     weights = (tmp_path / "run/last/model.safetensors").read_bytes()
-    for extra, code in (((), 2), (("--resume", "--kl-coef", 0.2), 2), (("--resume",), 0)):
-        again = run_script(*flags, *extra)
-        assert again.returncode == code and "Traceback" not in again.stderr, again.stderr
-        assert "holds a run already" in again.stderr or extra
-        assert "--kl-coef" in again.stderr or len(extra) < 2
-    assert metrics(tmp_path / "run") == log and (tmp_path / "run/last/model.safetensors").read_bytes() == weights
+    with pytest.raises(models.InputError, match="holds a run already"):
+        run("train", *flags)
+    with pytest.raises(models.InputError, match="another --kl-coef"):
+        run("train", *flags, "--resume", "--kl-coef", 0.2)
+    run("train", *flags, "--resume")  # finished: nothing to do
+    assert metrics(tmp_path / "run") == log
+    assert (tmp_path / "run/last/model.safetensors").read_bytes() == weights
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_resume_is_exact(how, run_script, repo, tmp_path, tiny_llama):
-    data = trajectories(tmp_path)
-    flags = ["sft.py", "train", "--model", tiny_llama, "--data", data, *TRAIN, "--lr", 1e-3, "--kl-on", "all",
-             "--save-every", 3]
-    assert run_script(*flags, "--out", "whole").returncode == 0
-    command = [sys.executable, str(repo / "sft.py"), *map(str, flags[1:]), "--out", "parts"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                               env={**os.environ, "OMP_NUM_THREADS": "1"})
-    log, deadline = tmp_path / "parts/metrics.jsonl", time.time() + 120
-    while time.time() < deadline and not (log.exists() and log.read_text().count("\n") >= 4):
-        time.sleep(0.005)
-    process.send_signal(how)
-    assert process.wait(60) == (-9 if how == signal.SIGKILL else 130)
-    assert len(metrics(tmp_path / "parts")) < 10, "it finished before the signal came"
-    done = run_script(*flags, "--out", "parts", "--resume")
-    assert done.returncode == 0, done.stderr
-    whole, parts = ([{k: v for k, v in r.items() if k not in ("seconds", "tokens_per_s")} for r in metrics(tmp_path / d)]
-                    for d in ("whole", "parts"))
+@pytest.mark.parametrize("how", ["crash", "ctrl-c"])
+def test_resume_is_exact(how, tmp_path, tiny_llama, monkeypatch):
+    flags = ("--model", tiny_llama, "--data", trajectories(tmp_path), *TRAIN, "--lr", 1e-3, "--kl-on", "all",
+             "--save-every", 3)
+    run("train", *flags, "--out", tmp_path / "whole")
+    update, steps = sft.update, []
+
+    def interrupted(*args):
+        steps.append(1)
+        if len(steps) == 5 and how == "crash":  # after the checkpoint of step 3: steps 4 and 5 are done again
+            raise RuntimeError("power cut")
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(*args)
+
+    monkeypatch.setattr(sft, "update", interrupted)
+    with pytest.raises(RuntimeError if how == "crash" else KeyboardInterrupt):
+        run("train", *flags, "--out", tmp_path / "parts")
+    assert len(metrics(tmp_path / "parts")) == (4 if how == "crash" else 5)
+    run("train", *flags, "--out", tmp_path / "parts", "--resume")
+    assert len(steps) == (5 + 7 if how == "crash" else 10)
+    clock = ("seconds", "tokens_per_s")
+    whole, parts = ([{k: v for k, v in r.items() if k not in clock} for r in metrics(tmp_path / name)]
+                    for name in ("whole", "parts"))
     assert whole == parts
-    weights = [(tmp_path / d / "last/model.safetensors").read_bytes() for d in ("whole", "parts")]
+    weights = [(tmp_path / name / "last/model.safetensors").read_bytes() for name in ("whole", "parts")]
     assert weights[0] == weights[1]
 
 
 def test_no_base_model_without_a_kl_term(tmp_path, tiny_qwen2, monkeypatch):
     loaded, load = [], models.load
     monkeypatch.setattr(models, "load", lambda *a: loaded.append(a) or load(*a))
-    argv = ["train", "--model", tiny_qwen2, "--data", str(trajectories(tmp_path)), "--out", str(tmp_path / "run"),
-            *map(str, TRAIN), "--epochs", "1", "--kl-coef", "0"]
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        sft.train(sft.parse_args(argv))
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    run("train", "--model", tiny_qwen2, "--data", trajectories(tmp_path), "--out", tmp_path / "run", *TRAIN,
+        "--epochs", 1, "--kl-coef", 0)
     assert len(loaded) == 1 and all(r["kl"] == 0 for r in metrics(tmp_path / "run"))
 
 
@@ -456,7 +465,7 @@ def test_no_base_model_without_a_kl_term(tmp_path, tiny_qwen2, monkeypatch):
     ({"actions": []}, "field 'actions'"),
     ({"actions": ["5"]}, "field 'actions' must be a list of {type, text}"),
     ({"actions": [{"type": "verify", "text": "x"}]}, "the types must go solve, verify"),
-    ({"actions": [{"type": "solve", "text": "x"}, {"type": "solve", "text": "y"}]}, "the types must go solve, verify"),
+    ({"actions": [{"type": "solve", "text": "x"}] * 2}, "the types must go solve, verify"),
     ({"actions": [{"type": "solve", "text": "x"}, {"type": "verify"}]}, "every action needs a text"),
     ({"actions": None}, "field 'actions' is missing"),
 ])
