@@ -273,7 +273,7 @@ def metrics(rows, bootstrap=2000, seed=0):
         value, low, high = float(draws[0]), None, None
         if is_share(name):
             top = int(top)
-        if bottom and (is_share(name) or "@" in name and value in (0, 1)):  # the bootstrap of all 0 has no width
+        if bottom and (is_share(name) or "@" in name and value in (0, 1)):  # all 0 bootstrap to no width
             low, high = wilson(tally[name])
         elif not math.isnan(value) and len(tally["trials"]) > 1:
             low, high, _ = interval(draws[1:])
@@ -333,7 +333,8 @@ def markdown(tables):
 def defined(pairs, scale=100):
     """[(x, metric or None)] -> x, value, low, high as arrays, without the undefined ones."""
     pairs = [(x, m) for x, m in pairs if x is not None and m and m["low"] is not None]
-    return np.array([(x, *(scale * m[y] for y in ("value", "low", "high"))) for x, m in pairs]).reshape(-1, 4).T
+    at = [(x, *(scale * m[y] for y in ("value", "low", "high"))) for x, m in pairs]
+    return np.array(at, float).reshape(-1, 4).T
 
 
 def bars(ax, models, colours, labels, title, scale=100):
@@ -429,7 +430,7 @@ def pictures(models, runs):
         lines(right, models, colours, lambda m: [(k, m.get(f"pass@{k}")) for k in ks], "o-",
               "pass@k, maj@k (dotted), %, over k")
     else:
-        bars(right, models, colours, {"first_accuracy": "first", "final_accuracy": "last"}, "solution right, %")
+        bars(right, models, colours, {"first_accuracy": "first", "final_accuracy": "last"}, "right, %")
     done(fig, "Accuracy for the tokens spent: each response cut after its 1st, 2nd, … solution, then whole")
     if runs:
         done(training(plt, runs, colours), "Training: each step pale, running mean strong")
@@ -471,7 +472,7 @@ def page(report, figures, rows, scored, show):
     parts = [PAGE, f"<h1>S²R report: {html.escape(', '.join(report['models']))}</h1>"]
     parts += ["<p>matplotlib is not installed: no pictures.</p>"] * (not figures)
     for caption, png in figures:
-        parts.append(f'<figure><img alt="" src="data:image/png;base64,{png}"><figcaption>{caption}</figcaption>')
+        parts.append(f'<figure><img alt="" src="data:image/png;base64,{png}"><figcaption>{caption}</figure>')
     for title, cells in tables(report):
         parts.append(f"<h2>{html.escape(title)}</h2><div class=wide><table>")
         for row in cells:

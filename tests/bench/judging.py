@@ -1,10 +1,10 @@
-"""How long evaluate.py takes on a MATH-500-sized file: 500 problems x 16 responses, two or three solutions in most.
+"""How long evaluate.py takes on a MATH-500-sized file: 500 problems x 16 responses of one to four solutions.
 
 Run:  python tests/bench/judging.py [--workers 2] [--problems 500] [--samples 16] [--all]
-The gold answers are those of ../shared/data/math500.jsonl where that is there, else a list of shapes in this file.
-A response is about 2,000 characters; right answers come in several spellings, wrong ones from a handful that each
-problem favours, as from a model. Prints the wall time and CPU time of each part, the number of answers before and
-after repeats are dropped, and (--all) what judging every solution by itself costs in the same run.
+The gold answers are those of ../shared/data/math500.jsonl where that is there, else made from SHAPES. A
+response is about 2,000 characters; right answers come in several spellings, wrong ones from a handful that
+each problem favours. Prints wall and CPU time of each part, the number of answers before and after repeats are
+dropped, and (--all) what judging every solution by itself costs in the same run.
 """
 import argparse
 import json
@@ -36,8 +36,9 @@ def gold_answers(rng, number):
 
 def answers_of(rng, gold):
     """Spellings of the right answer, and the wrong answers that this problem attracts."""
-    right = [gold, gold.replace("\\frac", "\\dfrac"), f"\\left.{gold}\\right." if rng.random() < 0.02 else f" {gold} "]
-    wrong = [gold + "+1", "2" + gold, f"-{gold}", str(rng.randint(0, 50)), f"\\frac{{{rng.randint(1, 9)}}}{{7}}",
+    right = [gold, gold.replace("\\frac", "\\dfrac"), f" {gold} "]
+    wrong = [gold + "+1", "2" + gold, f"-{gold}", str(rng.randint(0, 50)),
+             f"\\frac{{{rng.randint(1, 9)}}}{{7}}",
              rng.choice(SHAPES).format(a=rng.randint(2, 9), b=rng.randint(2, 9))]
     return right, rng.sample(wrong, 5)
 
@@ -53,14 +54,15 @@ def samples(number, k, seed=0):
                 ok = rng.random() < ability
                 answer = rng.choice(right) if ok else wrong[min(int(rng.expovariate(0.7)), len(wrong) - 1)]
                 says = ok == (rng.random() < 0.8)
-                text += SOLVE_PHRASE * (trial > 0) + FILLER * 6 + f"\n\nThe answer is $\\boxed{{{answer}}}$.\n\n"
-                text += f"{VERIFY_PHRASE}\n\n{FILLER * 5}Therefore, the answer is {'' if says else 'in'}correct."
+                text += f"{SOLVE_PHRASE * (trial > 0)}{FILLER * 6}\n\nIt is $\\boxed{{{answer}}}$.\n\n"
+                text += f"{VERIFY_PHRASE}\n\n{FILLER * 5}Therefore, the answer is "
+                text += "correct." if says else "incorrect."
                 if says:
                     break
                 text += "\n\n"
             texts.append(text)
-        rows.append({"id": str(i), "problem": f"Problem {i}", "answer": gold, "level": 1 + i % 5, "responses": texts,
-                     "finished": [True] * k, "tokens": [len(t) // 4 for t in texts]})
+        rows.append({"id": str(i), "problem": f"Problem {i}", "answer": gold, "level": 1 + i % 5,
+                     "responses": texts, "finished": [True] * k, "tokens": [len(t) // 4 for t in texts]})
     return rows
 
 
@@ -84,8 +86,8 @@ def main():
     p.add_argument("--all", action="store_true", help="also judge every solution by itself, for the ratio")
     args = p.parse_args()
     rows = samples(args.problems, args.samples)
-    solves = [(a.text, row["answer"]) for row in rows for text in row["responses"] for a in parse_actions(text)
-              if a.type == "solve"]
+    solves = [(a.text, row["answer"]) for row in rows for text in row["responses"]
+              for a in parse_actions(text) if a.type == "solve"]
     pairs = []
     real = evaluate.judge_many
     evaluate.judge_many = lambda texts, *rest: pairs.append(len(texts)) or real(texts, *rest)
@@ -93,13 +95,15 @@ def main():
     m, second, _ = timed("metrics with intervals, 2,000 resamples", lambda: evaluate.metrics(scored))
     _, third, _ = timed("differences, as to a second model", lambda: evaluate.differences(scored, scored))
     total = first + second + third
-    print(f"{len(rows)} x {args.samples} responses, {len(solves)} solutions, judged {pairs[0]} against the gold answer "
-          f"and {pairs[1]} against each other, {args.workers} workers: {total:.1f} s")
+    print(f"{len(rows)} x {args.samples} responses, {len(solves)} solutions; judged {pairs[0]} against the "
+          f"gold answer, {pairs[1]} against each other; {args.workers} workers: {total:.1f} s")
     print("final_accuracy", evaluate.cell("final_accuracy", m["final_accuracy"]))
     if args.all:
-        every, _, alone = timed("every solution by itself", lambda: judge_many(*map(list, zip(*solves)), args.workers))
+        texts, golds = zip(*solves)
+        every, _, alone = timed("every solution by itself", lambda: judge_many(texts, golds, args.workers))
         same = every == [right for r in scored for right in r.right]
-        print(f"CPU time of that over score's, which also finds the classes: {alone / used:.1f}; same verdicts: {same}")
+        print(f"its CPU time over score's, which also finds the classes: {alone / used:.1f}; "
+              f"same verdicts: {same}")
 
 
 if __name__ == "__main__":
