@@ -1,6 +1,24 @@
-"""Rule-based judging: V_golden, Parser(v), the cut into actions and the reward of every action.
+"""Rule-based judging: V_golden, Parser(v), the cut into actions, a reward per action (S2R sections 1, 2, 6, 8).
 
-(first version: the equivalence grammar follows)
+Every reward, metric and training trajectory rests on this file, and the policy is optimised against it. So it never
+runs a text (no eval, no sympy parser), never raises and never hangs: sizes are checked before the work is done and
+the work of one comparison is counted.
+
+    V_golden(s)  judge(text, gold): the last \\boxed{...} of a solution is equivalent to the gold answer
+    Parser(v)    parse_verdict(text): the last "Therefore, the answer is ..." of a verification
+    actions      parse_actions(text), action_ids(tokenizer, ids): cut at the connecting phrases of section 2
+    R_a, R_o     action_rewards, outcome_reward: +1 or -1 (sections 5 and 6)
+
+How two answers are compared: clean both texts; equal texts, plain numbers and words are decided at once; else each is
+parsed into a tree of tuples by a small grammar, trees are compared by kind (list, tuple, interval, set, equation,
+matrix, ...) and expressions by their values at random points: exact fractions where possible, 50 digits otherwise.
+
+    python -m doctest verifier.py        # the examples below
+    verifier.judge(r"so \\boxed{\\frac{1}{2}}", "0.5"); verifier.judge_many(texts, golds, workers=8)
+
+Map: boxed, actions / verdicts / token map, normalise, parser, values, equivalence, rewards, adapters, judge_many.
+Reads and writes nothing. Departures: "cannot be verified" counts as incorrect; text without a verdict agrees with
+nothing; an unfinished response is -1 in its last action and in R_o (the released code differs in each).
 """
 import dataclasses
 import functools
@@ -91,6 +109,7 @@ def parse_verdict(text):
     return None if not found else "correct" if found[-1].lower().split() == ["is", "correct"] else "incorrect"
 
 
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 PIECES = weakref.WeakKeyDictionary()    # tokenizer -> {token id: the text of that token alone}
 
 
@@ -104,31 +123,52 @@ def token_piece(tokenizer, token):
     return known[token]
 
 
+def broken_bytes(tokenizer, ids, raw, at):
+    """A replacement mark if token `at` stands in a run of byte tokens that is no valid UTF-8, else None."""
+    low, high = at, at
+    while low and BYTE_TOKEN.fullmatch(raw[low - 1]):
+        low -= 1
+    while high < len(ids) and BYTE_TOKEN.fullmatch(raw[high]):
+        high += 1
+    return "\ufffd" if low <= at < high and "\ufffd" in tokenizer.decode(ids[low:high]) else None
+
+
 def action_ids(tokenizer, ids):
     """The same cut on sampled token ids: (actions, index of its action for every token).
 
     No token is ever re-encoded and no prefix decoded. A cut is always at an ASCII letter (W or L), and such a
     letter is never spread over tokens, so the n-th W of the text is the n-th W of the tokens, whatever happens
-    to multi-byte characters or blanks around it. A token that straddles a cut belongs to the action of its first
+    to multi-byte characters or blanks around it. (Except where SentencePiece byte tokens are no valid UTF-8: then
+    the decoder turns the whole run of them into replacement marks, W included.) A token that straddles a cut belongs to the action of its first
     character; special tokens have no characters and stay with the action they follow.
     """
     ids = [int(token) for token in ids]
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     actions = parse_actions(text)
-    owner, first = [], 0
+    cuts, before, last = [], dict.fromkeys("WL", 0), 0          # (letter, how many of it come before the cut)
+    for action in actions[1:]:
+        for letter in before:
+            before[letter] += text.count(letter, last, action.start)
+        last = action.start
+        cuts.append((text[last], before[text[last]]))
     pieces = [token_piece(tokenizer, token) for token in ids]
-    for index, action in enumerate(actions[1:]):
-        letter = text[action.start]
-        seen = text.count(letter, 0, action.start)
-        for position in range(len(pieces)):
-            count = pieces[position].count(letter)
-            if seen < count:
-                break
-            seen -= count
-        start = position + (not pieces[position].startswith(letter) or seen > 0)
-        owner += [index] * (start - first)
-        first = max(first, start)
-    return actions, owner + [len(actions) - 1] * (len(ids) - len(owner))
+    if any(sum(piece.count(letter) for piece in pieces) != text.count(letter) for letter in "WL"):
+        raw = tokenizer.convert_ids_to_tokens(ids)
+        pieces = [broken_bytes(tokenizer, ids, raw, i) or piece for i, piece in enumerate(pieces)]
+    owners, opened, seen = [], 0, dict.fromkeys("WL", 0)
+    for piece in pieces:
+        owner = opened
+        while opened < len(cuts) and seen[cuts[opened][0]] + piece.count(cuts[opened][0]) > cuts[opened][1]:
+            letter, count = cuts[opened]
+            opened += 1
+            if piece[0] == letter and seen[letter] == count:    # the token begins with the phrase
+                owner = opened
+        owners.append(owner)
+        for letter in seen:
+            seen[letter] += piece.count(letter)
+    while owners and not pieces[len(owners) - 1]:
+        owners.pop()                                            # the stop token goes with the last action
+    return actions, owners + [len(cuts)] * (len(ids) - len(owners))
 
 
 # -------------------------------------------------------------------------------------------- normalise
@@ -146,7 +186,7 @@ UNICODE = str.maketrans({
 WRAPPER = re.compile(r"\s*\\(?:f?boxed|fbox)\s*\{(.*)\}\s*\.?\s*", re.DOTALL)
 JUNK = re.compile(r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|quad|qquad|"
                   r"mathbf|boldsymbol|bm|mathit|mathsf|mathcal|angle|rm|bf|hfill)(?![A-Za-z])|"
-                  r"\\[,;:> ()\[\]]|~")
+                  r"\\[,;:> ()\[\]]|~|\\(?:text\w*|mbox|mathrm)\s*\{[\s~]*\}")
 DEGREE = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\}|\\degree|\{\s*\\degree\s*\})(?![A-Za-z])")
 PRIME = re.compile(r"\^\s*(?:\\prime(?![A-Za-z])|\{\s*(?:\\prime\s*)+\})")
 THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
@@ -447,7 +487,9 @@ def read_factor(r):
     while sign := r.take(("-", "+", r"\pm", r"\mp")):
         signs.append(sign)
     tree = read_power(r)
-    for sign in reversed(signs[:MAX_DEPTH]):
+    if len(signs) > MAX_DEPTH:
+        raise Unreadable("signs")
+    for sign in reversed(signs):
         tree = signed(r, sign, tree)
     return tree
 
@@ -712,7 +754,7 @@ PRIMES = [p for p in range(7, 98) if all(p % q for q in (2, 3, 5, 7)) or p == 7]
 POINTS = [[Fraction(*RNG.sample(PRIMES, 2)) for _ in range(30)] for _ in range(3)]
 POINTS += [[RNG.choice((-1, 1)) * x for x in row] for row in POINTS[:2]] + [[-x for x in POINTS[2]]]
 POSITIVE = 3                # the first rows; in the others only what is real all the way counts
-WORK = 20_000               # steps one comparison may take, over all points and readings
+WORK = 8_000                # steps one comparison may take, over all points and readings
 
 
 class TooMuch(Exception):
@@ -1080,6 +1122,8 @@ def is_relation(tree):
 def same_set(a, b, env):
     names_a, names_b = names_in(a), names_in(b)
     bound = [solved_name(a, names_a, b, names_b), solved_name(b, names_b, a, names_a)]
+    if None not in bound and bound[0] != bound[1]:
+        return False
     for point in points_for((names_a | names_b) - set(bound), env)[:POSITIVE]:
         first, second = real_set(a, bound[0], point), real_set(b, bound[1], point)
         if len(first) != len(second) or not all(
@@ -1152,7 +1196,9 @@ def same_equation(a, b, env):
 
 
 def items_of(tree):
-    """The members of a list or set, and of the lists in it."""
+    """The members of a list or set, of the lists in it, and of a set that has a name."""
+    named = named_value(tree)
+    tree = named[1] if named and named[1][0] == "set" else tree
     if tree[0] not in ("list", "set"):
         return [tree]
     return [item for part in tree[2 if tree[0] == "list" else 1:] for item in items_of(part)]
