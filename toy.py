@@ -9,7 +9,7 @@ one forward pass, and with three-digit numbers it often lands nearby (`82`). The
 safe steps that a tiny network computes almost without error (paper §2.2: confirmative, it substitutes the
 answer back and never solves again):
 
-    Check: 7*82=574. 574+133=707. 707 is not 693. Therefore, the answer is incorrect.
+    Check: 7*82=574. 574+133=707. 707 vs 693. Therefore, the answer is incorrect.
 
 The base model (Llama architecture, 0.36M parameters) is trained from scratch on three kinds of documents, told
 apart by their first token:
@@ -57,11 +57,19 @@ import verifier
 # level: (range of a, of the answer x, of b) in a*x + b = c, all inclusive
 LEVELS = {
     1: ((2, 9), (2, 12), (1, 20)),
-    2: ((2, 9), (10, 40), (10, 99)),
-    3: ((3, 9), (30, 120), (20, 199)),
-    4: ((4, 9), (100, 300), (50, 399)),
-    5: ((6, 9), (200, 499), (100, 699)),
+    2: ((2, 9), (10, 60), (10, 99)),
+    3: ((3, 9), (50, 80), (20, 199)),
+    4: ((3, 8), (80, 199), (20, 299)),
+    5: ((4, 6), (200, 499), (50, 699)),
 }
+# The base is trained on wider ranges; the levels were then cut so that its accuracy falls from 1 to 5.
+CORPUS_RANGES = [
+    ((2, 9), (2, 12), (1, 20)),
+    ((2, 9), (10, 60), (10, 99)),
+    ((3, 9), (50, 199), (20, 299)),
+    ((4, 9), (200, 499), (50, 699)),
+    ((6, 9), (500, 999), (100, 999)),
+]
 FAMILIES = {"equation": "Solve {a}x+{b}={c}", "words": "Which number times {a} plus {b} is {c}?"}
 PROBLEM_RE = re.compile(r"(?:Solve (\d+)x\+(\d+)=(\d+)|Which number times (\d+) plus (\d+) is (\d+)\?)$")
 
@@ -75,10 +83,10 @@ def is_test(a: int, x: int, b: int) -> bool:
     return zlib.crc32(f"{a},{x},{b}".encode()) % 8 == 0
 
 
-def draw(rng: random.Random, level: int, test: bool = False) -> tuple[int, int, int]:
-    """A triple (a, x, b) of a level, from the train or from the test side."""
+def draw(rng: random.Random, ranges: tuple, test: bool = False) -> tuple[int, int, int]:
+    """A triple (a, x, b) within three ranges, from the train or from the test side."""
     while True:
-        a, x, b = (rng.randint(*r) for r in LEVELS[level])
+        a, x, b = (rng.randint(*r) for r in ranges)
         if is_test(a, x, b) == test:
             return a, x, b
 
@@ -99,7 +107,7 @@ def problems(n: int, seed: int, test: bool) -> list[dict]:
     for i in range(n):
         level = 1 + i % len(LEVELS)
         for _ in range(1000):
-            (a, x, b), family = draw(rng, level, test), rng.choice(list(FAMILIES))
+            (a, x, b), family = draw(rng, LEVELS[level], test), rng.choice(list(FAMILIES))
             text = statement(a, x, b, family)
             if text not in seen:
                 break
@@ -129,11 +137,10 @@ def confirmative_check(a: int, b: int, c: int, answer: int, verdict: bool = True
     """Substitute the answer back, step by step; never solve (App. C.3).
 
     >>> confirmative_check(7, 133, 693, 82)
-    'Check: 7*82=574. 574+133=707. 707 is not 693. Therefore, the answer is incorrect.'
+    'Check: 7*82=574. 574+133=707. 707 vs 693. Therefore, the answer is incorrect.'
     """
     product, total = a * answer, a * answer + b
-    comparison = f"{total}={c}" if total == c else f"{total} is not {c}"
-    text = f"Check: {a}*{answer}={product}. {product}+{b}={total}. {comparison}. "
+    text = f"Check: {a}*{answer}={product}. {product}+{b}={total}. {total} vs {c}. "
     return text + conclusion(total == c) if verdict else text
 
 
@@ -141,11 +148,10 @@ def problem_solving_check(a: int, b: int, c: int, answer: int) -> str:
     """Solve again and compare: the other kind of verification in the paper's Table 6.
 
     >>> problem_solving_check(7, 133, 693, 82)
-    'Check: 693-133=560. 560/7=80. 80 is not 82. Therefore, the answer is incorrect.'
+    'Check: 693-133=560. 560/7=80. 80 vs 82. Therefore, the answer is incorrect.'
     """
     x = (c - b) // a
-    comparison = f"{x}={answer}" if x == answer else f"{x} is not {answer}"
-    return f"Check: {c}-{b}={c - b}. {c - b}/{a}={x}. {comparison}. {conclusion(x == answer)}"
+    return f"Check: {c}-{b}={c - b}. {c - b}/{a}={x}. {x} vs {answer}. {conclusion(x == answer)}"
 
 
 CHECKS = {"confirmative": confirmative_check, "problem-solving": problem_solving_check}
@@ -168,7 +174,7 @@ PAD, END, PROBLEM, GRADED, DRILL = "<|pad|>", "<|end|>", "<|problem|>", "<|grade
 PHRASES = [
     "Wait, let me recheck my solution.", "Let me try again.", "Therefore, the answer is correct.",
     "Therefore, the answer is incorrect.", "Therefore, the answer cannot be verified.", "Which number times ",
-    "Solve ", "Check: ", "\\boxed{", " is not ", " plus ", " is ", "yes", "no", "\n\n", ". ",
+    "Solve ", "Check: ", "\\boxed{", " vs ", " plus ", " is ", "yes", "no", "\n\n", ". ",
 ]
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'user' %}" + PROBLEM + "{{ m['content'] }}\n"
@@ -213,13 +219,13 @@ def near_miss(rng: random.Random, x: int) -> int:
 
 def bare_document(rng: random.Random) -> tuple[str, str]:
     """(prompt, rest): a problem and its boxed answer. Only the rest is learnt."""
-    a, x, b = draw(rng, rng.choice(list(LEVELS)))
+    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
     return PROBLEM + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", f"\\boxed{{{x}}}{END}"
 
 
 def graded_document(rng: random.Random, most: int = 6) -> tuple[str, str]:
     """(prompt, rest): attempts that never repeat a refuted answer, each with its check, until one is right."""
-    a, x, b = draw(rng, rng.choice(list(LEVELS)))
+    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
     c, paper_style, p_right = a * x + b, rng.random() < 0.5, rng.choice((0.3, 0.6))
     parts, tried = [], set()
     while len(tried) < most:
@@ -240,7 +246,7 @@ def graded_document(rng: random.Random, most: int = 6) -> tuple[str, str]:
 
 def drill_document(rng: random.Random) -> tuple[str, str]:
     """(prompt, rest): one product, sum or comparison of the sizes that checks need."""
-    a, x, b = draw(rng, rng.choice(list(LEVELS)))
+    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
     x = near_miss(rng, x)
     kind = rng.randrange(3)
     if kind == 0:
@@ -248,13 +254,14 @@ def drill_document(rng: random.Random) -> tuple[str, str]:
     if kind == 1:
         return f"{DRILL}{a * x}+{b}=", f"{a * x + b}{END}"
     total, other = a * x + b, a * near_miss(rng, x) + b
-    return f"{DRILL}{total}", (f"={total}" if rng.random() < 0.5 else f" is not {other}") + END
+    same = rng.random() < 0.5
+    return f"{DRILL}{total} vs {total if same else other}. ", ("yes" if same else "no") + END
 
 
 
 # A training batch has two parts, so that short documents do not pay attention's price for long rows:
 # rows, row length, (document, share of the documents).
-SHORT = (32, 64, ((bare_document, 0.6), (drill_document, 0.4)))
+SHORT = (32, 64, ((bare_document, 0.35), (drill_document, 0.65)))
 LONG = (7, 320, ((graded_document, 1.0),))
 
 
@@ -315,7 +322,7 @@ def probe(net, tokenizer, n: int = 200) -> dict:
     """Greedy accuracy of bare answers by level, and of the checks at the end of graded work by depth."""
     rng, report = random.Random("probe"), {}
     for level in LEVELS:
-        triples = [draw(rng, level, test=True) for _ in range(n)]
+        triples = [draw(rng, LEVELS[level], test=True) for _ in range(n)]
         texts = [PROBLEM + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n" for a, x, b in triples]
         report[f"solve{level}"] = exact_share(
             net, tokenizer, [(t, f"\\boxed{{{x}}}{END}") for t, (_, x, _) in zip(texts, triples)])
@@ -326,7 +333,7 @@ def probe(net, tokenizer, n: int = 200) -> dict:
 
 def deep_check(rng: random.Random, depth: int) -> tuple[str, str]:
     """Graded work with `depth` attempts in the paper's phrases, split before its last check."""
-    a, x, b = draw(rng, rng.choice(list(LEVELS)), test=True)
+    a, x, b = draw(rng, rng.choice(CORPUS_RANGES), test=True)
     answers = [near_miss(rng, x) for _ in range(depth - 1)] + [rng.choice((x, near_miss(rng, x)))]
     turns = [(f"\\boxed{{{s}}}\n\nWait, let me recheck my solution.\n\n", confirmative_check(a, b, a * x + b, s))
              for s in answers]
@@ -372,8 +379,8 @@ def train(args) -> None:
             log.append({"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(time.time() - started)})
             log[-1].update(report)
             tqdm.write(json.dumps(log[-1]))
-    model_lib.save(net.eval(), tokenizer, args.out)
-    write_jsonl(Path(args.out) / "training.jsonl", log)
+            model_lib.save(net, tokenizer, args.out)
+    model_lib.write_jsonl(Path(args.out) / "training.jsonl", log)
     (Path(args.out) / "corpus_sample.txt").write_text(corpus_sample())
 
 
@@ -398,14 +405,6 @@ def corpus_sample(n: int = 20) -> str:
 SHIPPED = Path(__file__).resolve().parent / "toy_base"
 
 
-def write_jsonl(path: Path, rows: list[dict]) -> None:
-    """Write rows to a temporary name, then rename: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    part.replace(path)
-
-
 def write_world(args) -> None:
     """The base folder and the two problem files under --out."""
     out = Path(args.out)
@@ -413,8 +412,8 @@ def write_world(args) -> None:
         raise model_lib.InputError(f"{SHIPPED}: the base is missing; python toy.py --train --out toy_base makes it")
     out.mkdir(parents=True, exist_ok=True)
     shutil.copytree(SHIPPED, out / "base", dirs_exist_ok=True)
-    write_jsonl(out / "train.jsonl", problems(args.train_problems, args.seed, test=False))
-    write_jsonl(out / "test.jsonl", problems(args.test_problems, args.seed, test=True))
+    model_lib.write_jsonl(out / "train.jsonl", problems(args.train_problems, args.seed, test=False))
+    model_lib.write_jsonl(out / "test.jsonl", problems(args.test_problems, args.seed, test=True))
     print(f"{out}: base, {args.train_problems} train problems, {args.test_problems} test problems")
 
 
@@ -423,7 +422,7 @@ def show() -> None:
     rng = random.Random("show")
     for level in LEVELS:
         for family in FAMILIES:
-            a, x, b = draw(rng, level)
+            a, x, b = draw(rng, LEVELS[level])
             c, wrong = a * x + b, near_miss(rng, x)
             print(f"level {level}, {family}: {statement(a, x, b, family)}   answer {x}")
             for kind, check in CHECKS.items():
@@ -441,7 +440,7 @@ def main() -> None:
     task.add_argument("--show", action="store_true", help="print a problem of each level and family")
     task.add_argument("--train", action="store_true", help="train the base from scratch into --out")
     parser.add_argument("--kind", choices=CHECKS, default="confirmative", help="the teacher's way of checking")
-    parser.add_argument("--tokens", type=int, default=40_000_000, help="training tokens of the base")
+    parser.add_argument("--tokens", type=int, default=22_000_000, help="training tokens of the base")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate of the base")
     parser.add_argument("--probe-every", type=int, default=250, help="steps between accuracy reports")
     parser.add_argument("--device", default="auto")
@@ -454,7 +453,7 @@ def main() -> None:
         train(args)
     elif args.verify:
         samples = model_lib.read_jsonl(args.verify, ("problem", "responses"))
-        write_jsonl(Path(args.out), verifications(samples, args.kind))
+        model_lib.write_jsonl(Path(args.out), verifications(samples, args.kind))
     else:
         write_world(args)
 

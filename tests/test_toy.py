@@ -13,7 +13,7 @@ import toy
 import verifier
 
 SAMPLE = ("Solve 7x+133=693\n\\boxed{82}\n\nWait, let me recheck my solution.\n\nCheck: 7*82=574. 574+133=707. "
-          "707 is not 693. Therefore, the answer is incorrect.\n\nLet me try again.\n\n\\boxed{80}")
+          "707 vs 693. Therefore, the answer is incorrect.\n\nLet me try again.\n\n\\boxed{80}")
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +57,16 @@ def test_the_teacher_is_never_wrong(kind):
     rng = random.Random(0)
     for level in toy.LEVELS:
         for _ in range(50):
-            a, x, b = toy.draw(rng, level)
+            a, x, b = toy.draw(rng, toy.LEVELS[level])
             for answer in (x, toy.near_miss(rng, x)):
                 text = toy.CHECKS[kind](a, b, a * x + b, answer)
                 assert verifier.parse_verdict(text) == ("correct" if answer == x else "incorrect")
 
 
 def test_confirmative_checks_substitute_and_never_show_the_answer():
-    """707 is not 693 is all that a refuted 82 learns; 80 appears in no check of 82."""
+    """707 vs 693 is all that a refuted 82 learns; 80 appears in no check of 82."""
     text = toy.confirmative_check(7, 133, 693, 82)
-    assert text == "Check: 7*82=574. 574+133=707. 707 is not 693. Therefore, the answer is incorrect."
+    assert text == "Check: 7*82=574. 574+133=707. 707 vs 693. Therefore, the answer is incorrect."
     assert "80" in toy.problem_solving_check(7, 133, 693, 82)
 
 
@@ -155,7 +155,7 @@ def test_write_world_and_teacher(tmp_path, repo):
     assert len(rows) == 20 and len((tmp_path / "w/test.jsonl").read_text().splitlines()) == 10
     assert model.has_checkpoint(tmp_path / "w/base")
     samples = [dict(rows[0], responses=[rows[0]["solution"], "\\boxed{1}", "\\boxed{1}", "\\boxed{x}", "none"])]
-    toy.write_jsonl(tmp_path / "s.jsonl", samples)
+    model.write_jsonl(tmp_path / "s.jsonl", samples)
     assert run("--verify", "s.jsonl", "--out", "v.jsonl").returncode == 0
     checks = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()]
     assert {c["answer"] for c in checks} == {rows[0]["answer"], "1"}
