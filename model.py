@@ -2,7 +2,7 @@
 
     model, tokenizer = load("Qwen/Qwen2.5-Math-1.5B")          # or a folder, such as toy/base
     ids = prompt_ids(tokenizer, "Solve 7x+133=693")
-    rows = read_problems("test.jsonl")                          # or read_problems("HuggingFaceH4/MATH-500", "test")
+    rows = read_problems("test.jsonl")                          # or ("HuggingFaceH4/MATH-500", "test")
     save(model, tokenizer, "runs/sft", extra={"trainer.pt": state})
 
 Nothing here samples, trains or judges. Every `main` of this project runs through `run_main`, which turns bad
@@ -11,6 +11,7 @@ input into one line `error: FILE:LINE: field 'x' ...` and exit status 2.
 Map: errors - device and dtype - load, pad token, stop tokens - prompt - reading files - saving.
 """
 import json
+import math
 import os
 import re
 import shutil
@@ -26,8 +27,9 @@ transformers_logging.disable_progress_bar()      # the bars that a user should s
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 
 # Tokens that end a turn or a document in the open model families. A model may emit any of them, whatever its
-# tokenizer calls `eos_token`: Qwen2.5 base models end chat turns with <|im_end|> and documents with <|endoftext|>.
-END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>", "</s>")
+# tokenizer calls `eos_token`: Qwen2.5 base models end turns with <|im_end|>, documents with <|endoftext|>.
+END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>",
+              "</s>")
 # Tokens that text never contains, so that they may serve as padding.
 SPARE_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>",
                 "<|fim_pad|>", "<unk>", "[UNK]")
@@ -86,12 +88,10 @@ def load_tokenizer(name_or_path):
 
 def _pretrained(kind, name_or_path, **options):
     """kind.from_pretrained, with one clear line where the name leads nowhere."""
-    name = str(name_or_path)
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if Path(name).exists() or looks_like_path:
-        name = str(Path(name).expanduser())
-        if not has_checkpoint(name):
-            raise InputError(f"{name}: no model here (a folder with config.json is needed)")
+    name = os.path.expanduser(name_or_path)
+    is_path = name.startswith((".", "/")) or name.count("/") > 1 or Path(name).exists()
+    if is_path and not has_checkpoint(name):
+        raise InputError(f"{name}: no model here (a folder with config.json is needed)")
     try:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
@@ -129,7 +129,7 @@ def stop_ids(model, tokenizer):
     found += [vocab.get(t) for t in END_TOKENS]
     found = [i for i in dict.fromkeys(found) if i is not None]
     if not found:
-        raise InputError("the tokenizer has no end-of-sequence token: set eos_token in its tokenizer_config.json")
+        raise InputError("the tokenizer has no end token: set eos_token in its tokenizer_config.json")
     return found
 
 
@@ -147,7 +147,7 @@ def _template_end(tokenizer):
 
 
 def prompt_ids(tokenizer, problem):
-    """Token ids of system + user turn + the start of the answer; plain text where there is no chat template."""
+    """Token ids of system + user turn + start of the answer; plain text where there is no chat template."""
     return render_ids(tokenizer, SYSTEM_PROMPT, problem)
 
 
@@ -160,13 +160,13 @@ def render_text(tokenizer, system, user):
 
 
 def render_ids(tokenizer, system, user):
-    """The prompt as token ids. A template writes its own beginning-of-sequence token, plain text gets it here."""
+    """The prompt as token ids. A template writes its own beginning-of-sequence token; plain text gets it."""
     plain = not tokenizer.chat_template
     return tokenizer(render_text(tokenizer, system, user), add_special_tokens=plain).input_ids
 
 
 def read_jsonl(path, required=()):
-    """JSONL (or a .json list) -> list of dicts that have the required fields; InputError names file, line, field."""
+    """JSONL (or a .json list) -> list of dicts with the required fields; errors name file, line and field."""
     rows = []
     for where, row in _rows(Path(path)):
         if not isinstance(row, dict):
@@ -205,7 +205,7 @@ def _rows(path):
 
 
 def write_jsonl(path, rows, append=False):
-    """Write JSON lines and force them to the disk; as a whole file, a kill leaves the old one or the new one."""
+    """Write JSON lines and force them to the disk. A whole file is replaced at once: a kill keeps the old."""
     path = Path(path)
     target = path if append else path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -220,8 +220,8 @@ def read_problems(source, split=None, limit=None, gold=True, check=None):
     """Problems from a JSONL/JSON file, a folder, or a `datasets` name (NAME or NAME:CONFIG).
 
     Every row comes back with id (str), problem, answer (str), level (int or None) and whatever else it had.
-    Other spellings are taken: question, final_answer, GSM8K's `#### 18`, MATH's solution with a \\boxed answer,
-    "Level 3". With gold=False a row may lack an answer (None). check(answer) -> None, or the reason
+    Other spellings are taken: question, final_answer, GSM8K's `#### 18`, MATH's solution with a \\boxed
+    answer, "Level 3". With gold=False a row may lack an answer (None). check(answer) -> None, or the reason
     why that answer cannot be graded: pass verifier.check_gold.
     """
     path, rows, seen = Path(source).expanduser(), [], {}
@@ -257,18 +257,18 @@ def _problem(where, row, number, gold):
         raise InputError(f"{where}: field 'problem' is {'missing' if problem is None else 'not a text'}")
     answer = row.get("answer", row.get("final_answer"))
     extra = {}
-    if isinstance(answer, str) and "####" in answer:                    # GSM8K: worked solution, then the answer
+    if isinstance(answer, str) and "####" in answer:                    # GSM8K: worked solution, then answer
         extra["solution"], answer = answer, answer.rpartition("####")[2]
     if answer is None and isinstance(row.get("solution"), str):         # MATH: the box in the solution
         answer = _last_box(row["solution"])
     if isinstance(answer, list) and answer and all(isinstance(a, str) for a in answer):
         answer = ", ".join(answer)
-    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
-        answer = str(int(answer)) if answer == answer // 1 else str(answer)
+    if isinstance(answer, (int, float)) and not isinstance(answer, bool) and math.isfinite(answer):
+        answer = str(int(answer)) if answer == int(answer) else str(answer)
     if answer is None and gold:
         raise InputError(f"{where}: field 'answer' is missing (and no 'solution' with a \\boxed answer)")
     if answer is not None and (not isinstance(answer, str) or not answer.strip()):
-        raise InputError(f"{where}: field 'answer' is {'empty' if answer == '' else 'not a text or a number'}")
+        raise InputError(f"{where}: field 'answer' is {'not a text or a number' if answer else 'empty'}")
     level = re.search(r"\d+", str(row.get("level")))
     name = next((row[k] for k in ("id", "unique_id", "idx", "index") if row.get(k) is not None), number)
     return {**extra, **row, "id": str(name), "problem": problem, "answer": answer and answer.strip(),
@@ -292,7 +292,7 @@ def _file_in_folder(folder, split):
     chosen = [f for f in files if f.stem == split] if split else files
     if len(chosen) != 1:
         names = ", ".join(f.name for f in files) or "none"
-        raise InputError(f"{folder}: which file? (data files here: {names}) name one, or its stem with --split")
+        raise InputError(f"{folder}: which file? (here: {names}) name one, or its stem with --split")
     return chosen[0]
 
 
@@ -312,7 +312,7 @@ def _hub_rows(source, split):
 
 
 def has_checkpoint(folder):
-    """True where a whole checkpoint lies. Puts FOLDER.old back if `save` was killed between its two renames."""
+    """True where a whole checkpoint lies. Puts FOLDER.old back if `save` died between its two renames."""
     folder = Path(folder)
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and (old / "config.json").exists():
@@ -321,7 +321,7 @@ def has_checkpoint(folder):
 
 
 def save(model, tokenizer, folder, extra=None):
-    """Write a Hugging Face checkpoint folder, so that a kill leaves the old one or the new one, never a mixture.
+    """Write a Hugging Face checkpoint folder; a kill leaves the old one or the new one, never a mixture.
 
     `extra` maps a file name to an object for torch.save, such as {"trainer.pt": {"optimizer": ...}}.
     """

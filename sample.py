@@ -20,8 +20,8 @@ token short, so that every token, also the first, is sampled in one place: decod
 On CUDA this step is a captured graph, one per (rows, length) bucket. The tests run the same code on the CPU
 with a stand-in for the capture; the capture itself is unmeasured.
 
-A sample depends on (seed, problem, sample index), not on its batch: its random numbers are a hash of these and
-of the position. Only float noise in the logits can differ between batches.
+A sample depends on (seed, problem, sample index), not on its batch: its random numbers are a hash of these
+and of the position. Only float noise in the logits can differ between batches.
 
 Map: flags - requests - random numbers, sampling - cache, prefill, decode - queue - other engines - output
 """
@@ -30,7 +30,6 @@ import hashlib
 import json
 import time
 from collections import deque, namedtuple
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -47,10 +46,15 @@ VERIFY_SYSTEM = (
     "parity or special cases. Write it as a short check of your own earlier work. End with exactly one of: "
     "Therefore, the answer is correct. / Therefore, the answer is incorrect. / "
     "Therefore, the answer cannot be verified.")
+# The flags that decide what is in the output file: kept beside it, and the same for --resume.
+SETTINGS = ("model", "data", "split", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens",
+            "stop", "seed", "verify", "import_responses")
 PREFILL_TOKENS = 16384      # padded prompt tokens in one prefill forward
 VIEW_STEP = 256             # CUDA graphs are captured for lengths in steps of this
 TOKEN, LENGTH, KEY, DRAWN = range(4)        # columns of `state` [slots, 4]: what a row's next step needs
 Row = namedtuple("Row", "prompt sample tokens")     # a response in the making: two indices and its ids so far
+# A prompt that wants K responses. key: the problem's id, with --verify id and answer; row: fields to write.
+Request = namedtuple("Request", "key row system user gold")
 
 
 def parse_args():
@@ -74,8 +78,7 @@ def parse_args():
     p.add_argument("--import-responses", metavar="FILE", help="take another engine's responses")
     # machine
     p.add_argument("--batch-size", type=int, default=256, help="most rows at a time")
-    p.add_argument("--batch-tokens", type=int, default=262144,
-                   help="KV cache in tokens, rows x longest row (262144: 7 GiB for Qwen2.5-1.5B in bf16)")
+    p.add_argument("--batch-tokens", type=int, default=262144, help="KV cache, rows x longest row, in tokens")
     p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     p.add_argument("--dtype", default="auto", help="auto, bf16 or fp32")
     p.add_argument("--resume", action="store_true", help="continue an interrupted run")
@@ -83,24 +86,14 @@ def parse_args():
     args = p.parse_args()
     if args.temperature is None:
         args.temperature = 0.0 if args.num_samples == 1 else 0.7
-    counts = args.num_samples, args.max_new_tokens, args.batch_size, args.batch_tokens, args.limit or 1
-    if min(counts) < 1 or args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0:
+    counts = {args.num_samples, args.max_new_tokens, args.batch_size, args.batch_tokens, args.limit} - {None}
+    if min(counts) < 1 or min(args.temperature, args.top_k) < 0 or not 0 < args.top_p <= 1:
         raise InputError("counts start at 1, --temperature and --top-k at 0, and --top-p lies in (0, 1]")
     if args.num_samples > 1 and args.temperature == 0:
         raise InputError("--num-samples above 1 with --temperature 0 gives the same response every time")
     if not args.out and not args.export_prompts:
         raise InputError("--out is needed")
     return args
-
-
-@dataclass
-class Request:
-    """One prompt that wants K responses."""
-    key: str                    # the same in every run: the problem's id, with --verify id and answer
-    row: dict                   # what its output lines start from
-    system: str
-    user: str
-    gold: str | None
 
 
 def load_requests(args):
@@ -116,8 +109,6 @@ def load_requests(args):
             user = f"Problem:\n{r['problem']}\n\nYour earlier answer: {answer}\n\nCheck this answer."
             row = {"id": r["id"], "problem": r["problem"], "answer": answer}
             requests.append(Request(row_key(row, args), row, VERIFY_SYSTEM, user, None))
-    if not requests:
-        raise InputError(f"{args.data}: no response has a boxed answer to check")
     return requests
 
 
@@ -212,8 +203,7 @@ def decode(model, cache, token, length, view):
     """Feed rows 0..n-1 one token each, [n] at positions [n] `length` -> [n, V] logits of the next token."""
     cache.length, cache.view = length, view
     hidden = torch.arange(view, device=length.device) > length[:, None]                     # [n, view]
-    mask = torch.zeros(hidden.shape, dtype=model.dtype, device=length.device)
-    mask = mask.masked_fill_(hidden, torch.finfo(model.dtype).min)[:, None, None]           # [n, 1, 1, view]
+    mask = torch.where(hidden, torch.finfo(model.dtype).min, 0.0).to(model.dtype)[:, None, None]
     return model(input_ids=token[:, None], position_ids=length[:, None], attention_mask=mask,
                  past_key_values=cache, use_cache=True).logits[:, -1]
 
@@ -363,8 +353,8 @@ def export_prompts(tokenizer, requests, args):
     url = "/v1/chat/completions" if tokenizer.chat_template else "/v1/completions"
     lines = []
     for r in requests:
-        prompt = render_text(tokenizer, r.system, r.user)
         turns = [{"role": "system", "content": r.system}, {"role": "user", "content": r.user}]
+        prompt = render_text(tokenizer, r.system, r.user)
         body = {**flags, **({"messages": turns} if tokenizer.chat_template else {"prompt": prompt})}
         lines.append({"custom_id": r.key, "method": "POST", "url": url, "body": body, "prompt": prompt})
     write_jsonl(args.export_prompts, lines)
@@ -372,7 +362,7 @@ def export_prompts(tokenizer, requests, args):
 
 
 def imported(tokenizer, requests, args):
-    """Read another engine's answers -> list of what `sample` yields, in the order of the requests."""
+    """Another engine's answers, as the list of what `sample` would yield."""
     path, answers = args.import_responses, {}
     for number, row in enumerate(read_jsonl(path), 1):
         try:
@@ -393,13 +383,6 @@ def imported(tokenizer, requests, args):
     return [(r, *map(list, zip(*answers[r.key][:args.num_samples]))) for r in requests]
 
 
-def settings(args):
-    """The flags that decide what is in the output file."""
-    names = ("model", "data", "split", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens",
-             "stop", "seed", "verify", "import_responses")
-    return {name: getattr(args, name) for name in names}
-
-
 def earlier_rows(args, requests):
     """-> {request key: its rows} that an interrupted run left in --out, half-written requests left out."""
     out, kept, done, known = Path(args.out), Path(args.out + ".args.json"), {}, {r.key for r in requests}
@@ -408,25 +391,26 @@ def earlier_rows(args, requests):
     if not args.resume:
         raise InputError(f"{out}: exists; --resume continues it, --force starts it again")
     flags = json.loads(kept.read_text()) if kept.exists() else {}
-    for name, value in settings(args).items():
-        if flags.get(name, value) != value:
-            raise InputError(f"{out}: was begun with {name} {flags[name]!r}, not {value!r}")
+    for name in SETTINGS:
+        if name in flags and flags[name] != getattr(args, name):
+            raise InputError(f"{out}: was begun with {name} {flags[name]!r}, not {getattr(args, name)!r}")
     whole = out.read_bytes().rpartition(b"\n")[0].decode()     # what follows the last newline is half a line
     for number, line in enumerate(whole.split("\n") if whole else [], 1):
         try:
             row = json.loads(line)
-            done.setdefault(row_key(row, args), []).append(row)
+            key = row_key(row, args)
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{out}:{number}: not a line of this run") from None
-        if row_key(row, args) not in known:
+        if key not in known:
             raise InputError(f"{out}:{number}: field 'id' {row['id']!r} is not in {args.data}")
+        done.setdefault(key, []).append(row)
     return {key: rows for key, rows in done.items() if len(rows) == (args.num_samples if args.verify else 1)}
 
 
 def write_results(args, requests, results, done):
     """Append each request's rows as it completes, then put the file in input order."""
     start, made, right, judged = time.time(), 0, 0, 0
-    write_jsonl(args.out + ".args.json", [settings(args)])
+    write_jsonl(args.out + ".args.json", [{name: getattr(args, name) for name in SETTINGS}])
     write_jsonl(args.out, [row for rows in done.values() for row in rows])
     with tqdm(total=len(requests), initial=len(done)) as bar:
         for request, texts, finished, tokens in results:

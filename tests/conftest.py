@@ -23,10 +23,11 @@ torch.set_num_threads(1)
 TEXT = [
     "Please reason step by step, and put your final answer within \\boxed{}.",
     "Let me try again.\n\nWait, let me recheck my solution.\n\n",
-    "Therefore, the answer is correct. Therefore, the answer is incorrect. Therefore, the answer cannot be verified.",
+    "Therefore, the answer is correct. Therefore, the answer is incorrect.",
+    "Therefore, the answer cannot be verified.",
     "Solve 7x+133=693. Check: 7*80=560. 560+133=693. So the answer is \\boxed{80}.",
     "If $\\frac{a}{b} = \\sqrt{2}$ then we have $a^2 = 2 b^2$, which is the solution we want to find.",
-    "system user assistant Substituting back, the left side equals 12 and the right side equals 15, so it fails.",
+    "system user assistant Substituting back, the left side equals 12 and the right side equals 15: wrong.",
 ]
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -66,11 +67,12 @@ def tiny_llama_tokenizer():
 
 
 def save_tiny(folder, tokenizer, config_class, model_class, **special):
-    """A random 2-layer model whose next-token distributions are far from flat, so that argmax has no near ties."""
+    """A random 2-layer model; its next-token distributions are far from flat, so argmax has no near ties."""
     torch.manual_seed(0)
-    config = config_class(vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2,
-                          num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-                          initializer_range=0.3, tie_word_embeddings=False, **special)
+    config = config_class(vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96,
+                          num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                          max_position_embeddings=2048, initializer_range=0.3, tie_word_embeddings=False,
+                          **special)
     model_class(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -80,13 +82,14 @@ def save_tiny(folder, tokenizer, config_class, model_class, **special):
 def tiny_qwen2(tmp_path_factory):
     """Path of a random Qwen2 checkpoint: byte-level BPE, chat template, pad and two end tokens."""
     tokenizer = tiny_qwen2_tokenizer()
+    special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     return save_tiny(tmp_path_factory.mktemp("models") / "qwen2", tokenizer, Qwen2Config, Qwen2ForCausalLM,
-                     eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=None)
+                     bos_token_id=None, **special)
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory):
-    """Path of a random Llama checkpoint: SentencePiece-like BPE with byte fallback, no pad, no chat template."""
+    """Path of a random Llama checkpoint: SentencePiece-like BPE, byte fallback, no pad, no chat template."""
     tokenizer = tiny_llama_tokenizer()
     return save_tiny(tmp_path_factory.mktemp("models") / "llama", tokenizer, LlamaConfig, LlamaForCausalLM,
                      eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.bos_token_id)

@@ -1,0 +1,268 @@
+"""model.py: loading, pad and stop tokens, prompts, problem files, atomic checkpoints, user errors."""
+import json
+
+import datasets
+import pytest
+import torch
+
+import model as M
+from conftest import tiny_llama_tokenizer, tiny_qwen2_tokenizer
+
+
+def write(path, *rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+# ---- loading
+
+def test_load_gives_an_eval_model_on_the_cpu_in_fp32(tiny_qwen2):
+    model, tokenizer = M.load(tiny_qwen2, device="cpu")
+    assert not model.training and model.dtype == torch.float32 and model.device.type == "cpu"
+    assert tokenizer.pad_token == "<|endoftext|>"
+    assert M.stop_ids(model, tokenizer)[0] != tokenizer.pad_token_id
+    assert M.load(tiny_qwen2, device="cpu", dtype="bf16")[0].dtype == torch.bfloat16
+
+
+def test_saved_tokenizers_come_back_unchanged(tiny_qwen2, tiny_llama):
+    text = "Wait, let me recheck my solution.\n\nLet me try again. \\boxed{80} é  二"
+    for path, built in ((tiny_qwen2, tiny_qwen2_tokenizer()), (tiny_llama, tiny_llama_tokenizer())):
+        loaded = M.load(path)[1]
+        assert loaded(text).input_ids == built(text).input_ids
+        assert loaded.decode(loaded(text, add_special_tokens=False).input_ids) == text
+
+
+def test_missing_pad_takes_a_spare_token_without_resizing(tiny_llama):
+    model, tokenizer = M.load(tiny_llama)
+    assert tokenizer.pad_token == "<unk>" and tokenizer.pad_token_id == 0
+    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) == len(tiny_llama_tokenizer())
+
+
+def test_missing_pad_takes_an_unused_embedding_row_or_resizes(tiny_qwen2, monkeypatch):
+    monkeypatch.setattr(M, "END_TOKENS", ("<|im_end|>",))   # so <|endoftext|> is no candidate
+    for spare_rows in (0, 1):
+        model, _ = M.load(tiny_qwen2)
+        tokenizer = tiny_qwen2_tokenizer()
+        tokenizer.pad_token = "<|im_end|>"                  # what many checkpoints ship: pad = end of turn
+        model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.resize_token_embeddings(len(tokenizer) + spare_rows)
+        M.fix_pad_token(model, tokenizer)
+        assert tokenizer.pad_token == "<pad>" and tokenizer.pad_token_id == len(tokenizer) - 1 == 403
+        assert model.get_input_embeddings().weight.shape[0] == 404
+        assert M.stop_ids(model, tokenizer)[0] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_stop_ids_start_with_the_templates_end_of_turn(tiny_qwen2, tiny_llama):
+    model, tokenizer = M.load(tiny_qwen2)
+    turn, text = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    assert M.stop_ids(model, tokenizer) == [turn, text]
+    tokenizer.eos_token = "<|endoftext|>"                   # as in the Qwen2.5 base models
+    model.generation_config.eos_token_id = [text, 7]
+    assert M.stop_ids(model, tokenizer) == [turn, text, 7]
+    assert M.stop_ids(*M.load(tiny_llama)) == [2]
+
+
+def test_prompts_render_the_template_or_plain_text(tiny_qwen2, tiny_llama):
+    tokenizer = M.load(tiny_qwen2)[1]
+    assert tokenizer.decode(M.prompt_ids(tokenizer, "1+1?")) == (
+        f"<|im_start|>system\n{M.SYSTEM_PROMPT}<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n"
+        "<|im_start|>assistant\n")
+    tokenizer = M.load(tiny_llama)[1]
+    ids = M.prompt_ids(tokenizer, "1+1?")
+    assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
+    assert tokenizer.decode(ids[1:]) == f"{M.SYSTEM_PROMPT}\n\n1+1?\n\n"
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "no-such/model-name"])
+def test_a_name_that_leads_nowhere_is_one_line(name):
+    with pytest.raises(M.InputError) as error:
+        M.load(name)
+    assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_device_and_dtype_names_are_checked():
+    assert M.pick_device("cpu") == torch.device("cpu")
+    assert M.pick_dtype("auto", torch.device("cuda")) == torch.bfloat16
+    assert M.pick_dtype("auto", torch.device("cpu")) == torch.float32
+    for wrong in (lambda: M.pick_device("gpu7"), lambda: M.pick_dtype("fp8", torch.device("cpu"))):
+        with pytest.raises(M.InputError):
+            wrong()
+
+
+# ---- problem files
+
+@pytest.mark.parametrize("row, problem, answer, level", [
+    ({"problem": "p", "answer": "5", "level": 3}, "p", "5", 3),
+    ({"question": "q", "answer": "2+3=5\n#### 5"}, "q", "5", None),                         # GSM8K
+    ({"problem": "p", "solution": "so \\boxed{1}, no: \\boxed{\\frac{1}{2}}.", "level": "Level 4"},
+     "p", "\\frac{1}{2}", 4),                                                               # MATH
+    ({"problem": "p", "answer": "7", "solution": "\\boxed{8}", "level": "Level ?"}, "p", "7", None),
+    ({"question": "q", "final_answer": ["2", "3"]}, "q", "2, 3", None),                     # OlympiadBench
+    ({"problem": "p", "answer": 27.0}, "p", "27", None),                                    # AMC23
+    ({"problem": "p", "answer": 0.5}, "p", "0.5", None),
+    ({"problem": "p", "answer": 0}, "p", "0", None),
+])
+def test_field_aliases(tmp_path, row, problem, answer, level):
+    got, = M.read_problems(write(tmp_path / "a.jsonl", row))
+    assert (got["problem"], got["answer"], got["level"], got["id"]) == (problem, answer, level, "0")
+
+
+def test_other_fields_stay_and_ids_are_strings(tmp_path):
+    rows = M.read_problems(write(
+        tmp_path / "a.jsonl", {"problem": "p", "answer": "1", "subject": "Algebra", "id": 7}, "",
+        {"question": "q", "answer": "w #### 2", "unique_id": "x/1"}))
+    assert rows[0]["subject"] == "Algebra" and rows[0]["id"] == "7"
+    assert rows[1]["id"] == "x/1" and rows[1]["solution"] == "w #### 2"
+
+
+def test_json_list_folder_split_and_limit(tmp_path):
+    rows = [{"problem": f"p{i}", "answer": str(i)} for i in range(3)]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    assert [r["answer"] for r in M.read_problems(tmp_path)] == ["0", "1", "2"]
+    write(tmp_path / "train.jsonl", rows[0])
+    assert len(M.read_problems(tmp_path, split="test", limit=2)) == 2
+    assert len(M.read_problems(tmp_path, split="train")) == 1
+    with pytest.raises(M.InputError, match="test.json, train.jsonl"):
+        M.read_problems(tmp_path)
+
+
+GOOD = {"problem": "p", "answer": "1"}
+
+
+@pytest.mark.parametrize("rows, said", [
+    ([GOOD, "{oops"], "a.jsonl:2: not JSON"),
+    ([GOOD, "", "[1]"], "a.jsonl:3: not a JSON object"),
+    ([GOOD, "[" * 100000], "a.jsonl:2: not JSON"),
+    ([{"answer": "1"}], "a.jsonl:1: field 'problem' is missing"),
+    ([{"problem": 3, "answer": "1"}], "a.jsonl:1: field 'problem' is not a text"),
+    ([{"problem": "p"}], "a.jsonl:1: field 'answer' is missing"),
+    ([{"problem": "p", "solution": "no box"}], "a.jsonl:1: field 'answer' is missing"),
+    ([{"problem": "p", "answer": ""}], "a.jsonl:1: field 'answer' is empty"),
+    ([{"problem": "p", "answer": True}], "a.jsonl:1: field 'answer' is not a text or a number"),
+    ([{"problem": "p", "answer": float("inf")}], "a.jsonl:1: field 'answer' is not a text or a number"),
+    ([{**GOOD, "id": "a"}, {**GOOD, "id": "a"}], "a.jsonl:2: field 'id' repeats 'a'"),
+    ([], "no problems"),
+])
+def test_bad_rows_name_file_line_and_field(tmp_path, rows, said):
+    with pytest.raises(M.InputError) as error:
+        M.read_problems(write(tmp_path / "a.jsonl", *rows))
+    assert said in str(error.value)
+
+
+def test_gold_is_optional_on_request_and_checked_by_the_callers_rule(tmp_path):
+    path = write(tmp_path / "a.jsonl", {"problem": "p"}, {"problem": "p", "answer": "x", "id": "b"})
+    assert M.read_problems(path, gold=False)[0]["answer"] is None
+    with pytest.raises(M.InputError, match=r"a.jsonl:2: field 'answer' 'x': unreadable"):
+        M.read_problems(path, gold=False, check=lambda answer: "unreadable")
+
+
+def test_read_jsonl_requires_fields_and_round_trips(tmp_path):
+    rows = [{"a": 1, "b": "é"}, {"a": 0, "b": "line\nend"}]
+    M.write_jsonl(tmp_path / "new" / "x.jsonl", rows[:1])
+    M.write_jsonl(tmp_path / "new" / "x.jsonl", rows[1:], append=True)
+    assert M.read_jsonl(tmp_path / "new" / "x.jsonl", ("a", "b")) == rows
+    with pytest.raises(M.InputError, match=r"x.jsonl:1: field 'c' is missing"):
+        M.read_jsonl(tmp_path / "new" / "x.jsonl", ("c",))
+    with pytest.raises(M.InputError, match="no such file"):
+        M.read_jsonl(tmp_path / "nowhere.jsonl")
+    (tmp_path / "latin.jsonl").write_bytes(b'{"a": "\xe9"}\n')
+    with pytest.raises(M.InputError, match="not UTF-8"):
+        M.read_jsonl(tmp_path / "latin.jsonl")
+
+
+def test_datasets_names(monkeypatch):
+    table = datasets.Dataset.from_list([{"question": "q", "answer": "#### 4"},
+                                        {"question": "r", "answer": "no"}])
+    asked = []
+
+    def load_dataset(name, config, split=None):
+        asked.append((name, config, split))
+        return table if split else datasets.DatasetDict({"train": table, "test": table})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert [r["answer"] for r in M.read_problems("openai/gsm8k:main", "test")] == ["4", "no"]
+    assert asked == [("openai/gsm8k", "main", "test")]
+    with pytest.raises(M.InputError, match="say which split with --split: train, test"):
+        M.read_problems("openai/gsm8k:main")
+
+
+def test_unknown_source_is_one_line():
+    with pytest.raises(M.InputError, match="no such file, and `datasets` cannot load it"):
+        M.read_problems("no-such-data-set")
+
+
+def test_public_data_sets(shared):
+    sizes = {"math500": 500, "gsm8k_test": 1319, "aime24": 30, "amc23": 40, "olympiadbench": 675,
+             "minerva_math": 272}
+    for name, size in sizes.items():
+        rows = M.read_problems(shared / "data" / f"{name}.jsonl")
+        assert len(rows) == size and all(r["answer"].strip() and "####" not in r["answer"] for r in rows)
+    assert sorted({r["level"] for r in M.read_problems(shared / "data" / "math500.jsonl")}) == [1, 2, 3, 4, 5]
+
+
+# ---- checkpoints
+
+def test_save_and_load_round_trip(tmp_path, tiny_qwen2):
+    model, tokenizer = M.load(tiny_qwen2)
+    for step in (1, 2):                                     # the second save replaces the first
+        M.save(model, tokenizer, tmp_path / "last", extra={"trainer.pt": {"step": step}})
+    again, tokens = M.load(tmp_path / "last")
+    assert torch.load(tmp_path / "last" / "trainer.pt") == {"step": 2}
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert M.prompt_ids(tokens, "1+1?") == M.prompt_ids(tokenizer, "1+1?")
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]
+
+
+def test_a_save_that_dies_leaves_the_old_checkpoint(tmp_path, tiny_qwen2, monkeypatch):
+    model, tokenizer = M.load(tiny_qwen2)
+    M.save(model, tokenizer, tmp_path / "last", extra={"trainer.pt": 1})
+
+    real = M.os.rename
+    for deadly in ("write", "first rename", "second rename"):
+        calls = []
+
+        def rename(source, target):
+            calls.append(source)
+            if deadly == ("first rename", "second rename")[len(calls) - 1]:
+                raise KeyboardInterrupt
+            real(source, target)
+
+        def save(value, path):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(M.os, "rename", rename)
+            if deadly == "write":
+                patch.setattr(torch, "save", save)
+            M.save(model, tokenizer, tmp_path / "last", extra={"trainer.pt": 2})
+        assert (tmp_path / "last").exists() == (deadly != "second rename")
+        assert M.has_checkpoint(tmp_path / "last") and torch.load(tmp_path / "last" / "trainer.pt") == 1
+    M.save(model, tokenizer, tmp_path / "last", extra={"trainer.pt": 3})
+    assert torch.load(tmp_path / "last" / "trainer.pt") == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["last"]
+
+
+def test_has_checkpoint_is_false_for_nothing_and_for_other_folders(tmp_path):
+    (tmp_path / "data").mkdir()
+    assert not M.has_checkpoint(tmp_path / "data") and not M.has_checkpoint(tmp_path / "nowhere")
+
+
+# ---- user errors
+
+@pytest.mark.parametrize("raised, status, said", [
+    (M.InputError("a.jsonl:3: field\n x"), 2, "error: a.jsonl:3: field x\n"),
+    (PermissionError(13, "Permission denied", "/out"), 2, "error: [Errno 13] Permission denied: '/out'\n"),
+    (KeyboardInterrupt(), 130, ""),
+])
+def test_run_main_turns_user_errors_into_a_line_and_a_status(raised, status, said, capsys):
+    def main():
+        raise raised
+
+    with pytest.raises(SystemExit) as exit_:
+        M.run_main(main)
+    assert (exit_.value.code, capsys.readouterr().err) == (status, said)
+
+
+def test_run_main_lets_faults_of_the_program_through():
+    with pytest.raises(ZeroDivisionError):
+        M.run_main(lambda: 1 / 0)
