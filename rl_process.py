@@ -270,11 +270,13 @@ def bonus(rewards):
             for i, r in enumerate(rewards)]
 
 
+# Same as rl_outcome.advantage
 def advantage(rewards, baseline, log_ratio, beta):
     """Equation (5), with log_ratio = log [pi_old(a) / pi_ref(a)]: three [N] -> [N], without gradient."""
     return (rewards - baseline - beta * log_ratio).detach()
 
 
+# Same as rl_outcome.clipped_loss
 def clipped_loss(logp, logp_old, advantages, clip):
     """Equation (6) of each action, before the mean: three [N] -> [N]."""
     ratio = torch.exp(logp - logp_old)

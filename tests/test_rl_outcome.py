@@ -1,0 +1,494 @@
+"""rl_outcome.py: numbers worked out by hand, parity with references, resume, bad input."""
+import argparse
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from chain import END, ONE, RIGHT, TABLE, TWO, WAIT, WRONG, flags, save_chain, save_problems
+
+import model as models
+import rl_outcome as rl
+import verifier
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    return save_chain(tmp_path_factory.mktemp("chain") / "model")
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory):
+    return save_problems(tmp_path_factory.mktemp("chain") / "problems.jsonl")
+
+
+def run(*argv):
+    rl.train(rl.parse_args([str(a) for a in argv]))
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def untimed(rows):
+    return [{k: v for k, v in row.items() if "second" not in k and "per_s" not in k and k != "peak_gb"} for row in rows]
+
+
+def weights(folder):
+    return models.load(folder)[0].state_dict()
+
+
+def same_weights(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---------------------------------------------------------------- the maths
+
+def test_leave_one_out_by_hand():
+    rewards = torch.tensor([[1., 1., -1., -1.], [1., 1., 1., 1.], [1., -1., -1., -1.]])
+    third = 1 / 3
+    wanted = [[-third, -third, third, third], [1, 1, 1, 1], [-1, -third, -third, -third]]
+    assert torch.allclose(rl.leave_one_out(rewards), torch.tensor(wanted))
+
+
+def test_advantages_of_a_group_sum_to_zero_before_the_kl_term():
+    rewards = torch.tensor([[1., -1., -1., 1., 1.], [-1., -1., 1., -1., -1.]])
+    a = rl.advantage(rewards, rl.leave_one_out(rewards), torch.zeros(2, 5), 0.05)
+    assert torch.allclose(a.sum(1), torch.zeros(2), atol=1e-6) and a.abs().max() > 1
+
+
+def test_advantage_by_hand_and_without_gradient():
+    log_ratio = torch.tensor([2.0, -4.0], requires_grad=True)
+    a = rl.advantage(torch.tensor([1., -1.]), torch.tensor([-0.5, 0.5]), log_ratio, 0.1)
+    assert torch.allclose(a, torch.tensor([1.3, -1.1]))         # 1.5 - 0.2 and -1.5 + 0.4
+    assert not a.requires_grad
+
+
+@pytest.mark.parametrize("ratio, advantage, loss, slope", [
+    (1.5, 2.0, -2.4, 0.0),       # good, already likelier than 1 + eps: clipped, no gradient
+    (0.5, 2.0, -1.0, -1.0),      # good, less likely: not clipped; d loss / d logp = -r A
+    (1.5, -2.0, 3.0, 3.0),       # bad, likelier: not clipped
+    (0.5, -2.0, 1.6, 0.0),       # bad, already less likely than 1 - eps: clipped
+    (1.0, 2.0, -2.0, -2.0),
+])
+def test_clipped_loss(ratio, advantage, loss, slope):
+    logp = torch.tensor([ratio]).log().requires_grad_()
+    value = rl.clipped_loss(logp, torch.zeros(1), torch.tensor([advantage]), 0.2)
+    value.sum().backward()
+    assert value.item() == pytest.approx(loss, abs=1e-5) and logp.grad.item() == pytest.approx(slope, abs=1e-5)
+
+
+def test_per_response_mean_and_sum():
+    batch = [rl.Trajectory({}, [1], [1, 2, 3], True), rl.Trajectory({}, [1], [4], True)]
+    logp = torch.tensor([-1., -2., -3., -5.])
+    assert rl.per_response(logp, batch, "sum").tolist() == [-6, -5]
+    assert rl.per_response(logp, batch, "mean").tolist() == [-2, -5]
+
+
+def test_learning_rate():
+    args = argparse.Namespace(lr=8.0, schedule="linear", warmup=2, steps=4)
+    assert [rl.learning_rate(s, args) for s in range(4)] == [4, 6, 4, 2]
+    args.schedule = "constant"
+    assert [rl.learning_rate(s, args) for s in range(4)] == [4, 8, 8, 8]
+
+
+def test_take_goes_through_every_item_once_an_epoch():
+    drawn = [x for step in range(14) for x in rl.take(list("abcdefg"), 4, step, seed=3)]
+    for epoch in range(8):
+        assert sorted(drawn[7 * epoch:7 * epoch + 7]) == list("abcdefg")
+    assert drawn[:7] != drawn[7:14] or drawn[7:14] != drawn[14:21]
+    assert len(rl.take([1, 2], 5, 0, 0)) == 5                   # fewer items than a step wants
+
+
+# ---------------------------------------------------------------- log-probs and updates on tiny random models
+
+def random_trajectories(path, lengths=(5, 1, 9, 3), prompts=(4, 7, 2, 11)):
+    policy, tokenizer = models.load(path)
+    torch.manual_seed(1)
+    size = policy.get_output_embeddings().weight.shape[0]
+    batch = [rl.Trajectory({}, torch.randint(5, size, (p,)).tolist(), torch.randint(5, size, (n,)).tolist(), True)
+             for p, n in zip(prompts, lengths)]
+    for i, t in enumerate(batch):
+        t.advantage = torch.tensor([1.5, -0.5, 0.7, -2.0][i])
+    return policy, batch
+
+
+def update_args(**more):
+    return argparse.Namespace(**{**dict(temperature=0.7, max_tokens=10 ** 6, ratio="mean", clip=0.2, max_grad_norm=1e9,
+                                        offload="none", grad_checkpointing=False, lr=1e-3, offline=None), **more})
+
+
+@pytest.mark.parametrize("tiny", ["tiny_qwen2", "tiny_llama"])
+def test_response_logprobs_equal_the_naive_formula(tiny, request):
+    policy, batch = random_trajectories(request.getfixturevalue(tiny))
+    with torch.no_grad():
+        found = rl.response_logprobs(policy, batch, 0.7)
+        naive = []
+        for t in batch:                                         # one row at a time, full logits
+            logits = policy(torch.tensor([t.prompt + t.ids])).logits[0, len(t.prompt) - 1:-1] / 0.7
+            naive.append(logits.log_softmax(-1)[range(len(t.ids)), t.ids])
+    assert torch.allclose(found, torch.cat(naive), atol=1e-4)
+
+
+def test_micro_batches_keep_everything_and_the_limit():
+    batch = [rl.Trajectory({}, [0] * 3, [1] * n, True) for n in (5, 1, 9, 3, 3, 50)]
+    parts = rl.micro_batches(batch, 24)
+    assert sorted(id(t) for part in parts for t in part) == sorted(map(id, batch))
+    assert all(len(p) == 1 or len(p) * max(3 + len(t.ids) for t in p) <= 24 for p in parts) and len(parts) == 3
+
+
+@pytest.mark.parametrize("ratio", ["mean", "sum"])
+@pytest.mark.parametrize("max_tokens", [12, 40, 10 ** 6])
+def test_first_ratio_is_exactly_one(tiny_qwen2, ratio, max_tokens):
+    policy, batch = random_trajectories(tiny_qwen2)
+    args = update_args(ratio=ratio, max_tokens=max_tokens)
+    rl.set_logprobs(policy, None, [batch], args)
+    optimizer, masters = rl.make_optimizer(policy, args, None)
+    assert rl.update(policy, optimizer, masters, batch, 1e-3, args)["ratio"].tolist() == [1.0] * 4
+    assert rl.update(policy, optimizer, masters, batch, 1e-3, args)["ratio"].tolist() != [1.0] * 4
+
+
+def gradients_after(path, args):
+    """Weights after one SGD-like look: the gradient that update() hands to the optimizer."""
+    policy, batch = random_trajectories(path)
+    rl.set_logprobs(policy, None, [batch], args)
+    optimizer, masters = rl.make_optimizer(policy, args, None)
+    seen = []
+    optimizer.step = lambda: seen.extend(w.grad.clone() for w in masters)
+    rl.update(policy, optimizer, masters, batch, 1e-3, args)
+    return seen
+
+
+@pytest.mark.parametrize("other", [{"max_tokens": 1}, {"max_tokens": 40}, {"offload": "optimizer"},
+                                   {"grad_checkpointing": True}])
+def test_gradient_does_not_depend_on_how_it_is_made(tiny_qwen2, other):
+    """Accumulation 1 x 4 = 4 x 1; masters on the host; checkpointing."""
+    whole, parts = gradients_after(tiny_qwen2, update_args()), gradients_after(tiny_qwen2, update_args(**other))
+    assert len(whole) == len(parts) > 5
+    for a, b in zip(whole, parts):
+        assert torch.allclose(a, b, atol=1e-5 * a.abs().max().item() + 1e-8)
+    assert max(a.abs().max() for a in whole) > 1e-3
+
+
+def test_a_bf16_policy_keeps_its_small_updates(chain):
+    policy, _ = models.load(chain, dtype="bf16")
+    args = update_args(lr=1e-6)
+    batch = [rl.Trajectory({}, [2], [ONE, WAIT, RIGHT, END], True, advantage=torch.tensor(1.0))]
+    rl.set_logprobs(policy, None, [batch], args)
+    optimizer, masters = rl.make_optimizer(policy, args, None)
+    before = [w.clone() for w in masters]
+    rl.update(policy, optimizer, masters, batch, 1e-6, args)
+    assert all(w.dtype == torch.float32 for w in masters)
+    assert any((w != b).any() for w, b in zip(masters, before))
+    assert all(torch.equal(p, w.bfloat16()) for p, w in zip(policy.parameters(), masters))
+
+
+def test_a_better_response_becomes_likelier_and_a_worse_one_less_likely(chain):
+    policy, _ = models.load(chain)
+    args = update_args()
+    good, bad = (rl.Trajectory({}, [2], [first, WAIT, RIGHT, END], True) for first in (ONE, TWO))
+    good.advantage, bad.advantage = torch.tensor(1.0), torch.tensor(-1.0)
+    rl.set_logprobs(policy, None, [[good, bad]], args)
+    before = [t.logp[0].item() for t in (good, bad)]
+    assert before == pytest.approx([torch.tensor(.5).log().item()] * 2, abs=1e-3)
+    optimizer, masters = rl.make_optimizer(policy, args, None)
+    rl.update(policy, optimizer, masters, [good, bad], 1e-3, args)
+    rl.set_logprobs(policy, None, [[good, bad]], args)
+    assert good.logp[0].item() > before[0] and bad.logp[0].item() < before[1]
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(chain):
+    policy, _ = models.load(chain)
+    args = update_args()
+    batch = [rl.Trajectory({}, [2], [ONE, END], True, advantage=torch.tensor(float("nan")))]
+    rl.set_logprobs(policy, None, [batch], args)
+    optimizer, masters = rl.make_optimizer(policy, args, None)
+    before = copy.deepcopy(policy.state_dict())
+    assert rl.update(policy, optimizer, masters, batch, 1e-3, args)["skipped"]
+    assert same_weights(before, policy.state_dict()) and not optimizer.state
+
+
+# ---------------------------------------------------------------- rollout
+
+@pytest.mark.parametrize("tiny", ["tiny_qwen2", "tiny_llama"])
+def test_greedy_rollout_equals_generate(tiny, request):
+    policy, tokenizer = models.load(request.getfixturevalue(tiny))
+    stops = models.stop_ids(policy, tokenizer)
+    torch.manual_seed(0)
+    prompts = [torch.randint(5, 250, (n,)).tolist() for n in torch.randint(1, 30, (24,)).tolist()]
+    found = rl.rollout(policy, prompts, 1, stops, 0, torch.zeros(24, 20))
+    for prompt, ids in zip(prompts, found):
+        out = policy.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, eos_token_id=stops,
+                              pad_token_id=tokenizer.pad_token_id)[0, len(prompt):].tolist()
+        assert ids == out
+
+
+def test_a_sample_does_not_depend_on_its_batch(tiny_qwen2):
+    policy, tokenizer = models.load(tiny_qwen2)
+    stops = models.stop_ids(policy, tokenizer)
+    prompts = [models.prompt_ids(tokenizer, text) for text in ("Solve 7x+133=693", "2+2", "If $a^2 = 2$ then?")]
+    uniforms = torch.rand(12, 25, generator=torch.Generator().manual_seed(5))
+    together = rl.rollout(policy, prompts, 4, stops, 0.7, uniforms)
+    apart = [ids for i, p in enumerate(prompts) for ids in rl.rollout(policy, [p], 4, stops, 0.7, uniforms[4 * i:4 * i + 4])]
+    single = [rl.rollout(policy, [prompts[i // 4]], 1, stops, 0.7, uniforms[i:i + 1])[0] for i in range(12)]
+    assert together == apart == single and len({tuple(ids) for ids in together}) > 6
+
+
+def test_choose_draws_from_the_softmax():
+    """Chi-square of 40,000 draws at T = 0.7 over 5 tokens: 99.9 % point for 4 degrees of freedom is 18.5."""
+    logits = torch.tensor([0.0, 1.0, -1.0, 0.5, -3.0])
+    uniforms = torch.rand(40000, generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount(rl.choose(logits.expand(40000, 5), uniforms, 0.7), minlength=5)
+    expected = 40000 * (logits / 0.7).softmax(-1)
+    assert ((counts - expected) ** 2 / expected).sum() < 18.5
+    edge = rl.choose(logits.expand(2, 5), torch.tensor([0.0, 1 - 2 ** -24]), 0.7)
+    assert edge.tolist() == [0, 4]
+
+
+def test_responses_are_cut_and_rewarded(chain, problems):
+    """The stop token stays as the last token; R_o is the last solution's; unfinished responses count as wrong."""
+    policy, tokenizer = models.load(chain)
+    args = rl.parse_args(flags(chain, problems, "unused", "--max-new-tokens", 7))
+    found = rl.sample_trajectories(policy, tokenizer, models.read_problems(problems), 4, 0.7, args, 1)
+    assert len(found) == 48 and {t.finished for t in found} == {True, False}
+    for t in found:
+        assert t.finished == (t.ids[-1] == END) and END not in t.ids[:-1]
+        last = [i for i in t.ids if i in (ONE, TWO)][-1]
+        assert t.reward == (1 if t.finished and last == ONE else -1) and t.solved == (t.reward > 0)
+        assert t.finished or t.rewards[-1] == -1
+    other = rl.sample_trajectories(policy, tokenizer, models.read_problems(problems), 4, 0.7, args, 2)
+    assert [t.ids for t in found] != [t.ids for t in other]
+    args.rollout_rows = 8                                       # fewer rows at a time, the same samples
+    again = rl.sample_trajectories(policy, tokenizer, models.read_problems(problems), 4, 0.7, args, 1)
+    assert [t.ids for t in found] == [t.ids for t in again]
+
+
+def scored(text, gold="1", finished=True):
+    t = rl.Trajectory({"answer": gold}, [1], [1, 2], finished, actions=verifier.parse_actions(text))
+    t.rewards = verifier.action_rewards(t.actions, gold, finished)
+    t.reward = verifier.outcome_reward(t.actions, gold, finished)
+    t.solved = t.reward > 0
+    return t
+
+
+S1, S2 = "\\boxed{1}\n\n", "\\boxed{2}\n\n"
+OK = "Wait, let me recheck my solution.\n\nTherefore, the answer is correct.\n\n"
+NO = "Wait, let me recheck my solution.\n\nTherefore, the answer is incorrect.\n\n"
+DUNNO = "Wait, let me recheck my solution.\n\nHm.\n\n"
+RETRY = "Let me try again.\n\n"
+
+
+def test_behaviour_by_hand():
+    """wrong-caught-right-passed; right-passed; wrong-passed; right-refuted-wrong-(no verdict), unfinished."""
+    found = rl.behaviour([scored(S2 + NO + RETRY + S1 + OK), scored(S1 + OK), scored(S2 + OK),
+                          scored(S1 + NO + RETRY + S2 + DUNNO, finished=False)])
+    wanted = {"accuracy": 2 / 4, "first_accuracy": 2 / 4, "VA": 3 / 6, "ER": 1 / 3, "CP": 2 / 3, "ICR": 1 / 2,
+              "CIR": 1 / 2, "no_verdict": 1 / 6, "trials": 6 / 4, "finished": 3 / 4, "tokens": 2}
+    assert found == pytest.approx(wanted)
+    assert rl.behaviour([scored(S1)])["VA"] is None             # no verification: undefined, not 0
+
+
+def test_progress_bonus(chain, problems):
+    policy, tokenizer = models.load(chain)
+    args = argparse.Namespace(progress_bonus=0.5)
+    rewards = []
+    for first, last in ((TWO, ONE), (ONE, TWO), (ONE, ONE)):
+        ids = [first, WAIT, WRONG, 7, last, WAIT, RIGHT, END]
+        rewards.append(rl.score(rl.Trajectory({"answer": "1"}, [2], ids, True), tokenizer, args).reward)
+    assert rewards == [1 + 0.5 * 2, -1 - 0.5 * 2, 1]
+
+
+# ---------------------------------------------------------------- whole runs on the chain
+
+def test_training_learns_the_chain_and_logs_it(chain, problems, tmp_path):
+    run(*flags(chain, problems, tmp_path / "run", "--eval-data", problems, steps=12))
+    rows = read(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(13))
+    assert sum(r["accuracy"] for r in rows[1:3]) / 2 < 0.7 < 0.9 < sum(r["accuracy"] for r in rows[-3:]) / 3
+    for key in ("reward", "first_accuracy", "VA", "ER", "CP", "ICR", "CIR", "trials", "tokens", "finished", "kl",
+                "kl_k3", "entropy", "clip_share", "ratio_mean", "ratio_max", "grad_norm", "loss", "lr", "skipped",
+                "no_signal", "always_solved", "never_solved", "rollout_tokens_per_s", "update_tokens_per_s", "peak_gb",
+                "seconds", "seconds_rollout", "seconds_logprobs", "seconds_update"):
+        assert key in rows[-1], key
+    assert "eval_accuracy" in rows[0] and "eval_accuracy" in rows[2] and "eval_accuracy" not in rows[1]
+    assert rows[1]["kl"] == 0 and rows[-1]["kl_k3"] > 0 and 0 < rows[1]["entropy"] < 1
+    text = (tmp_path / "run" / "samples.txt").read_text()
+    assert text.count("== step") == 12 and "[solve " in text and "[verify " in text
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"args.json", "metrics.jsonl", "samples.txt", "last", "best"}
+    assert (tmp_path / "run" / "last" / "trainer.pt").exists() and not (tmp_path / "run" / "best" / "trainer.pt").exists()
+    assert json.loads((tmp_path / "run" / "args.json").read_text())["num_samples"] == 4
+
+
+@pytest.mark.parametrize("extra", [["--ratio", "sum", "--schedule", "linear"], ["--beta", "0"],
+                                   ["--offload", "both", "--grad-checkpointing"], ["--dtype", "bf16"]])
+def test_resume_is_exact(chain, problems, tmp_path, extra):
+    """Two runs of which one is cut at step 2 of 4 end in the same weights, logs and optimizer."""
+    run(*flags(chain, problems, tmp_path / "whole", "--eval-data", problems, *extra))
+    if "linear" in extra:                           # the schedule needs the real number of steps: stop it by Ctrl-C
+        handler = {}
+        original = signal.signal
+        signal.signal = lambda number, action: handler.setdefault("stop", action)
+        update, calls = rl.update, []
+
+        def interrupting(*args):
+            calls.append(1)
+            if len(calls) == 3:
+                handler["stop"]()
+            return update(*args)
+        rl.update = interrupting
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                run(*flags(chain, problems, tmp_path / "cut", "--eval-data", problems, *extra))
+        finally:
+            rl.update, signal.signal = update, original
+    else:
+        run(*flags(chain, problems, tmp_path / "cut", "--eval-data", problems, *extra, steps=2))
+    assert len(read(tmp_path / "cut" / "metrics.jsonl")) == 3
+    run(*flags(chain, problems, tmp_path / "cut", "--eval-data", problems, "--resume", *extra))
+    whole, cut = (weights(tmp_path / name / "last") for name in ("whole", "cut"))
+    assert same_weights(whole, cut) and not same_weights(whole, weights(chain))
+    a, b = (untimed(read(tmp_path / name / "metrics.jsonl")) for name in ("whole", "cut"))
+    assert len(a) == 5
+    if "linear" not in extra:
+        assert a == b and (tmp_path / "whole/samples.txt").read_text() == (tmp_path / "cut/samples.txt").read_text()
+    states = [torch.load(tmp_path / name / "last" / "trainer.pt") for name in ("whole", "cut")]
+    assert all(torch.equal(x, y) for x, y in zip(states[0]["weights"], states[1]["weights"]))
+    assert all(torch.equal(x["exp_avg_sq"], y["exp_avg_sq"]) for x, y in
+               zip(states[0]["optimizer"]["state"].values(), states[1]["optimizer"]["state"].values()))
+
+
+def test_resume_after_kill_9(chain, problems, tmp_path, repo):
+    """Killed at any moment, also half-way through a checkpoint, the run ends as if nothing had happened."""
+    argv = flags(chain, problems, tmp_path / "killed", "--eval-data", problems, steps=60)
+    process = subprocess.Popen([sys.executable, str(repo / "rl_outcome.py"), *argv], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    log = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.time() + 120
+    while time.time() < deadline and process.poll() is None and not (log.exists() and log.read_text().count("\n") > 7):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = len(read(log)) - 1
+    assert 7 <= done < 60
+    run(*argv, "--resume")
+    run(*flags(chain, problems, tmp_path / "whole", "--eval-data", problems, steps=60))
+    assert same_weights(weights(tmp_path / "whole" / "last"), weights(tmp_path / "killed" / "last"))
+    assert untimed(read(tmp_path / "whole" / "metrics.jsonl")) == untimed(read(log))
+
+
+def test_three_bad_updates_stop_the_run_and_leave_the_last_checkpoint(chain, problems, tmp_path, monkeypatch):
+    run(*flags(chain, problems, tmp_path / "run", steps=2))
+    before = weights(tmp_path / "run" / "last")
+    monkeypatch.setattr(rl, "clipped_loss", lambda logp, *rest: logp * float("nan"))
+    with pytest.raises(models.InputError, match="not finite"):
+        run(*flags(chain, problems, tmp_path / "run", "--resume", steps=9))
+    assert same_weights(before, weights(tmp_path / "run" / "last"))
+    assert torch.load(tmp_path / "run" / "last" / "trainer.pt")["step"] == 2
+
+
+def write_samples(path):
+    """Six problems, eight responses each; `right` of them are right at the first go."""
+    good, bad = S1 + OK.strip(), S2 + NO + RETRY + S1 + NO.strip() + "\n\n" + RETRY + S2 + OK.strip()
+    rows = []
+    for i, right in enumerate((0, 1, 2, 4, 5, 8)):
+        rows.append({"id": str(i), "problem": "Q", "answer": "1", "level": 1,
+                     "responses": [good] * right + [bad] * (8 - right), "finished": [True] * 8, "tokens": [9] * 8})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_offline(chain, tmp_path):
+    args = rl.parse_args(["--model", chain, "--out", "x", "--offline", str(write_samples(tmp_path / "s.jsonl"))])
+    tokenizer = models.load(chain)[1]
+    data = rl.read_offline(tokenizer, END, args)
+    assert len(data) == 4 * 8                                   # accuracies 1/8, 2/8, 4/8, 5/8 lie in [0.1, 0.7]
+    assert {round(t.problem["accuracy"], 3): round(t.baseline, 3) for t in data} == {
+        .125: -.75, .25: -.5, .5: 0, .625: .25}                 # 2 * accuracy - 1: every bin has one problem
+    assert all(t.ids[-1] == END for t in data)
+    run("--model", chain, "--offline", tmp_path / "s.jsonl", "--out", tmp_path / "run", "--steps", 6, "--lr", 1e-2,
+        "--prompts-per-step", 2, "--max-new-tokens", 40, "--warmup", 0)
+    row = read(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert row["kl_k3"] > 0
+    tokens = torch.tensor([[2]])
+    logp = [models.load(path)[0](tokens).logits[0, -1].log_softmax(-1)[ONE].item() for path in (chain, tmp_path / "run/last")]
+    assert logp[1] > logp[0] + 0.05                             # the right first answer became likelier
+
+
+def test_rejection_rules_of_the_offline_variant():
+    assert rl.rejected(scored(S2 + NO + RETRY + S1 + OK)) is None
+    assert "verify" in rl.rejected(scored(S2 + NO + RETRY + S1))
+    assert "goes on" in rl.rejected(scored(S1 + OK + RETRY + S1 + OK))
+    assert rl.rejected(scored(S2 + OK + RETRY + S1 + OK)) is None           # accepted wrongly, then mended
+    assert "20" in rl.rejected(scored((S2 + NO + RETRY) * 10 + S1 + OK))
+    assert rl.rejected(scored((S2 + NO + RETRY) * 9 + S1 + OK)) is None
+
+
+def test_accuracy_filter(chain, tmp_path):
+    rows = [{"id": str(i), "problem": f"Q{i}", "answer": "1", "responses": [S1] * right + [S2] * (4 - right),
+             "finished": [True] * 4} for i, right in enumerate((0, 1, 2, 4))]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    args = rl.parse_args(["--model", chain, "--data", str(tmp_path / "s.jsonl"), "--samples", str(tmp_path / "s.jsonl"),
+                          "--out", "x", "--min-acc", "0.25", "--max-acc", "0.9"])
+    assert [row["id"] for row in rl.read_data(None, END, args)] == ["1", "2"]
+    args.min_acc = 0.6
+    with pytest.raises(models.InputError, match="nothing is left"):
+        rl.read_data(None, END, args)
+
+
+# ---------------------------------------------------------------- bad input
+
+def test_a_run_is_not_overwritten_nor_resumed_with_other_flags(chain, problems, tmp_path):
+    argv = flags(chain, problems, tmp_path / "run", steps=2)
+    run(*argv)
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    with pytest.raises(models.InputError, match="--resume"):
+        run(*argv)
+    with pytest.raises(models.InputError, match="--beta"):
+        run(*argv, "--resume", "--beta", "0.3")
+    run(*argv, "--resume")                                      # finished: nothing to do
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+    run(*argv, "--force", "--seed", "1")
+    assert untimed(read(tmp_path / "run" / "metrics.jsonl")) != untimed(map(json.loads, before.splitlines()))
+
+
+@pytest.mark.parametrize("line, words", [
+    ('{"problem": "Q", "answer": ""}', ["problems.jsonl:2", "answer"]),
+    ('{"problem": "Q"}', ["problems.jsonl:2", "answer"]),
+    ('{"problem": ', ["problems.jsonl:2", "JSON"]),
+    ('[1]', ["problems.jsonl:2"]),
+])
+def test_bad_problem_lines(chain, tmp_path, line, words):
+    data = tmp_path / "problems.jsonl"
+    data.write_text('{"problem": "Q", "answer": "1"}\n' + line + "\n")
+    with pytest.raises(models.InputError) as error:
+        run(*flags(chain, data, tmp_path / "run"))
+    assert all(word in str(error.value) for word in words) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("extra, word", [
+    (["--temperature", "0"], "--temperature"), (["--num-samples", "1"], "--num-samples"),
+    (["--offline", "s.jsonl"], "--offline"), (["--model", "/nowhere/at/all"], "/nowhere"),
+    (["--eval-data", "/nowhere.jsonl"], "/nowhere.jsonl"), (["--samples", "/nowhere.jsonl"], "/nowhere.jsonl"),
+])
+def test_bad_flags(chain, problems, tmp_path, extra, word):
+    with pytest.raises(models.InputError, match=word):
+        run(*flags(chain, problems, tmp_path / "run", *extra))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_samples_file(chain, tmp_path):
+    (tmp_path / "s.jsonl").write_text('{"problem": "Q", "answer": "1", "responses": ["a"], "finished": []}\n')
+    with pytest.raises(models.InputError, match="s.jsonl:1.*finished"):
+        run("--model", chain, "--offline", tmp_path / "s.jsonl", "--out", tmp_path / "run")
+
+
+def test_bad_input_is_one_line_and_status_2(chain, run_script, tmp_path):
+    found = run_script("rl_outcome.py", "--model", chain, "--data", "missing.jsonl", "--out", "run")
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+    assert [x for x in found.stderr.splitlines() if x.startswith("error:")] == ["error: missing.jsonl: no such file"]
+    assert not (tmp_path / "run").exists()
