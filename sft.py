@@ -539,7 +539,9 @@ def train(args):
     out.mkdir(parents=True, exist_ok=True)
     (out / "args.json").write_text(json.dumps(vars(args), indent=1) + "\n")
     stop_now = []
-    signal.signal(signal.SIGINT, lambda *_: stop_now.append(1))  # Ctrl-C: finish the step, save, leave
+    # Ctrl-C: finish the step, save, leave; a second one leaves at once
+    signal.signal(signal.SIGINT,
+                  lambda *_: stop_now.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
     with open(out / "metrics.jsonl", "a") as log:
         log.truncate(state["log_size"])
         bar = tqdm(range(state["step"], steps), initial=state["step"], total=steps, desc="sft", unit="step")
