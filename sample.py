@@ -441,7 +441,7 @@ def main():
     if args.import_responses:
         results = imported(load_tokenizer(args.model), todo, args)
     else:
-        results = sample(*load(args.model, args.device, args.dtype), todo, args)
+        results = sample(*load(args.model, args.device, args.dtype), todo, args) if todo else []
     write_results(args, requests, results, done)
 
 

@@ -4,9 +4,9 @@
     python tests/bench/sampling.py --cuda            # Qwen2.5-0.5B and 1.5B shapes, random weights, bf16
 
 Both sides draw at temperature 1 from the same random model, whose end token has a probability of about 1/80
-at every step, so lengths are skewed as in real sampling (geometric, cut at --max-new-tokens). Only tokens up to
-and with the end token count. `generate` gets its prompts in fixed batches, left padded. "waves" is prompts over
-batch: with 1 nothing waits, and the gain is only that finished rows leave. Rounds alternate; medians are printed.
+at every step, so lengths are skewed as in real sampling (geometric, cut at --max-new-tokens). Only tokens up
+to and with the end token count. `generate` gets its prompts in fixed batches, left padded. "waves" is prompts
+over batch: with 1 nothing waits, the gain is only that finished rows leave. Rounds alternate, medians are shown.
 On the CPU one thread is used and CPU time is counted, so that other work on the machine blurs no ratio.
 With --cuda no token ends a response (512 new tokens each), and the last column is the share of the memory
 limit: bytes of the weights plus the live cache, read once a step, over the bandwidth of a copy on the device.
