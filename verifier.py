@@ -151,13 +151,18 @@ def action_ids(tokenizer, ids):
             before[letter] += text.count(letter, last, action.start)
         last = action.start
         cuts.append((text[last], before[text[last]]))
-    pieces = [token_piece(tokenizer, token) for token in ids]
-    if any(sum(piece.count(letter) for piece in pieces) != text.count(letter) for letter in "WL"):
+    known = PIECES.setdefault(tokenizer, {})
+    pieces = [known[token] if token in known else token_piece(tokenizer, token) for token in ids]
+    joined = "".join(pieces)
+    if any(joined.count(letter) != text.count(letter) for letter in "WL"):
         raw = tokenizer.convert_ids_to_tokens(ids)
         pieces = [broken_bytes(tokenizer, ids, raw, i) or piece for i, piece in enumerate(pieces)]
     owners, opened, seen = [], 0, dict.fromkeys("WL", 0)
     for piece in pieces:
         owner = opened
+        if "W" not in piece and "L" not in piece:
+            owners.append(owner)
+            continue
         while opened < len(cuts) and seen[cuts[opened][0]] + piece.count(cuts[opened][0]) > cuts[opened][1]:
             letter, count = cuts[opened]
             opened += 1
@@ -237,6 +242,8 @@ def words_of(text):
     >>> words_of(r"\text{June } 20"), words_of("Tuesday"), words_of("x+1")
     ('june 20', 'tuesday', None)
     """
+    if re.search(r"[=^_+*/<>|&\[\]]", text):
+        return None                                 # most formulas, at once
     text = re.sub(r"\\(?:text\w*|mbox|mathrm)\s*\{([^{}]*)\}", r" \1 ", text)
     text = " ".join(text.lower().split()).strip(" .")
     letters = any("a" <= c <= "z" for c in text)
@@ -546,6 +553,10 @@ def read_atom(r):
 
 def read_group(r, opened):
     """Brackets of every kind. (tree) is the tree; (a, b) keeps its brackets: a point or an interval."""
+    if opened == "{" and r.tokens[r.at][0] in ("num", "name") and r.tokens[r.at + 1][1] == "}":
+        r.at += 2                                               # {12}, {x}: most groups, without the descent
+        value = r.tokens[r.at - 2][1]
+        return ("name", value) if r.tokens[r.at - 2][0] == "name" else read_plain(value)
     bars, r.bars = r.bars, int(opened in ("|", r"\{"))
     tree = ("set",) if opened == r"\{" and r.tokens[r.at][1] == r"\}" else read_list(r)
     if opened == r"\{" and r.take(("|", ":")):                  # {x | x > 2}
@@ -623,6 +634,10 @@ def read_number(r, text):
             r.at += 1
             read_argument(r), read_argument(r)
             return ("num", decimal_value(text) + Fraction(top, bottom), None)
+    return read_plain(text)
+
+
+def read_plain(text):
     return ("num", decimal_value(text), last_place(text) if "." in text else None)
 
 
@@ -1286,6 +1301,9 @@ def same_units(a, b):
     return not first or not second or bool(first & second)
 
 
+NAMING = re.compile(r"[A-Za-z]=(?=[^=]*$)")
+
+
 def same_answer(a, b):
     """is_equivalent for two cleaned texts. A reading that only one of them needs is tried both ways."""
     (x, units_x, marks_x), (y, units_y, marks_y) = parse(a), parse(b)
@@ -1319,7 +1337,8 @@ def is_equivalent(pred, gold):
     a, b = clean(pred), clean(gold)
     if not a or not b or a == b:
         return a == b != ""
-    x, y = rational(a), rational(b)
+    x, y = rational(NAMING.sub("", a) if "=" in a and "=" not in b else a), \
+        rational(NAMING.sub("", b) if "=" in b and "=" not in a else b)
     if x is not None and y is not None and (x == y or "." not in a + b):
         return x == y
     if max(len(a), len(b)) > MAX_PARSED:
