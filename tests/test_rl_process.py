@@ -124,7 +124,7 @@ def test_group_baseline_and_advantages_by_hand(batch):
 
 def test_the_other_baselines_by_hand(batch):
     found = batch()
-    rl.set_advantages(found, None, score_args(baseline="rloo"))
+    rl.set_advantages(found, rl.ContextBaseline(), score_args(baseline="rloo"))
     assert [t.advantage.tolist() for t in found] == [[-2, 0, 1, 1], [2, 0], [0, -2], [0, 2, 1, -1]]
     table = rl.ContextBaseline(least=1)
     rl.set_advantages(found, table, score_args(baseline="level"))
