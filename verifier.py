@@ -1,24 +1,26 @@
-"""Rule-based judging: V_golden, Parser(v), the cut into actions, a reward per action (S2R sections 1, 2, 6, 8).
+"""Rule-based judging: V_golden, Parser(v), the cut into actions, a reward per action (S2R, 1, 2, 6, 8).
 
-Every reward, metric and training trajectory rests on this file, and the policy is optimised against it. So it never
-runs a text (no eval, no sympy parser), never raises and never hangs: sizes are checked before the work is done and
-the work of one comparison is counted.
+Every reward, metric and training trajectory rests on this file, and the policy is optimised against it. So
+it never runs a text (no eval, no sympy parser), never raises and never hangs: sizes are checked before the
+work is done and the work of one comparison is counted.
 
     V_golden(s)  judge(text, gold): the last \\boxed{...} of a solution is equivalent to the gold answer
     Parser(v)    parse_verdict(text): the last "Therefore, the answer is ..." of a verification
     actions      parse_actions(text), action_ids(tokenizer, ids): cut at the connecting phrases of section 2
     R_a, R_o     action_rewards, outcome_reward: +1 or -1 (sections 5 and 6)
 
-How two answers are compared: clean both texts; equal texts, plain numbers and words are decided at once; else each is
-parsed into a tree of tuples by a small grammar, trees are compared by kind (list, tuple, interval, set, equation,
-matrix, ...) and expressions by their values at random points: exact fractions where possible, 50 digits otherwise.
+How two answers are compared: clean both texts; equal texts, plain numbers and words are decided at once;
+else each is parsed into a tree of tuples by a small grammar, trees are compared by kind (list, tuple,
+interval, set, equation, matrix, ...) and expressions by their values at random points: exact fractions
+where possible, 50 digits otherwise.
 
     python -m doctest verifier.py        # the examples below
     verifier.judge(r"so \\boxed{\\frac{1}{2}}", "0.5"); verifier.judge_many(texts, golds, workers=8)
 
-Map: boxed, actions / verdicts / token map, normalise, parser, values, equivalence, rewards, adapters, judge_many.
-Reads and writes nothing. Departures: "cannot be verified" counts as incorrect; text without a verdict agrees with
-nothing; an unfinished response is -1 in its last action and in R_o (the released code differs in each).
+Map: boxed, actions / verdicts / token map, normalise, parser, values, equivalence, rewards, adapters,
+judge_many. Reads and writes nothing. Departures: "cannot be verified" counts as incorrect; text without a
+verdict agrees with nothing; an unfinished response is -1 in its last action and in R_o (the released code
+differs in each).
 """
 import dataclasses
 import functools
@@ -59,7 +61,7 @@ def extract_boxed(text):
             depth += {"{": 1, "}": -1}.get(brace.group(), 0)
             if depth == 0:
                 return text[box.end():brace.start()].strip()
-        end = box.start()       # this box never closes, so an earlier one must close before it: one pass in all
+        end = box.start()       # this box never closes, so an earlier one must close before it: linear time
     return None
 
 
@@ -82,11 +84,12 @@ VERDICT = re.compile(r"\b(?:therefore|thus|hence|so)\s*,?\s+the\s+answer\s+"
 def parse_actions(text):
     """Cut a response into solve and verify actions (paper section 2).
 
-    The transition rule of section 1 decides which phrase opens an action: a solve is followed by a verify and a
-    verify by a solve. So a second "Wait, ..." inside a verification and a "Let me try again." inside a solution
-    are plain text, as is a phrase right after a quotation mark, or one with no solution before it. A retry after
-    a verdict of *correct* does open a solve: the model did go on, and offline RL must be able to see that.
-    A cut is made at the first character of the phrase; white space before it stays with the previous action.
+    The transition rule of section 1 decides which phrase opens an action: a solve is followed by a verify
+    and a verify by a solve. So a second "Wait, ..." inside a verification and a "Let me try again." inside
+    a solution are plain text, as is a phrase right after a quotation mark, or one with no solution before
+    it. A retry after a verdict of *correct* does open a solve: the model did go on, and offline RL must be
+    able to see that. A cut is made at the first character of the phrase; white space before it stays with
+    the previous action.
 
     >>> [a.type for a in parse_actions("5. Wait, let me recheck my solution. No. Let me try again. 6.")]
     ['solve', 'verify', 'solve']
@@ -136,11 +139,12 @@ def broken_bytes(tokenizer, ids, raw, at):
 def action_ids(tokenizer, ids):
     """The same cut on sampled token ids: (actions, index of its action for every token).
 
-    No token is ever re-encoded and no prefix decoded. A cut is always at an ASCII letter (W or L), and such a
-    letter is never spread over tokens, so the n-th W of the text is the n-th W of the tokens, whatever happens
-    to multi-byte characters or blanks around it. (Except where SentencePiece byte tokens are no valid UTF-8: then
-    the decoder turns the whole run of them into replacement marks, W included.) A token that straddles a cut belongs to the action of its first
-    character; special tokens have no characters and stay with the action they follow.
+    No token is ever re-encoded and no prefix decoded. A cut is always at an ASCII letter (W or L), and such
+    a letter is never spread over tokens, so the n-th W of the text is the n-th W of the tokens, whatever
+    happens to multi-byte characters or blanks around it. (Except where SentencePiece byte tokens are no
+    valid UTF-8: then the decoder turns the whole run of them into replacement marks, W included.) A token
+    that straddles a cut belongs to the action of its first character; special tokens have no characters and
+    stay with the action they follow.
     """
     ids = [int(token) for token in ids]
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -179,8 +183,9 @@ def action_ids(tokenizer, ids):
 # -------------------------------------------------------------------------------------------- normalise
 MAX_COMPARED, MAX_PARSED = 50_000, 1500     # characters: above these only equal texts are equal
 UNICODE = str.maketrans({
-    "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "⁄": "/", "∕": "/", "：": ":",
-    "，": ",", "；": ";", "（": "(", "）": ")", "．": ".", "、": ",", "’": "'", "′": "'", "％": "%", "＝": "=",
+    "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "⁄": "/", "∕": "/",
+    "：": ":", "，": ",", "；": ";",
+    "（": "(", "）": ")", "．": ".", "、": ",", "’": "'", "′": "'", "％": "%", "＝": "=",
     "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ",
     "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"\degree ", "º": r"\degree ",
     "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ", "θ": r"\theta ",
@@ -189,15 +194,16 @@ UNICODE = str.maketrans({
     "²": "^{2}", "³": "^{3}", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "£": "", "€": "",
     **dict.fromkeys("\n\t\r\u00a0\u2009\u202f", " "), **{chr(0xFF10 + d): str(d) for d in range(10)}})
 WRAPPER = re.compile(r"\s*\\(?:f?boxed|fbox)\s*\{(.*)\}\s*\.?\s*", re.DOTALL)
-JUNK = re.compile(r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|quad|qquad|"
-                  r"mathbf|boldsymbol|bm|mathit|mathsf|mathcal|angle|rm|bf|hfill)(?![A-Za-z])|"
-                  r"\\[,;:> ()\[\]]|~|\\(?:text\w*|mbox|mathrm)\s*\{[\s~]*\}")
+JUNK = re.compile(r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|quad|"
+                  r"qquad|mathbf|boldsymbol|bm|mathit|mathsf|mathcal|angle|rm|bf|hfill)"
+                  r"(?![A-Za-z])|\\[,;:> ()\[\]]|~|\\(?:text\w*|mbox|mathrm)\s*\{[\s~]*\}")
 DEGREE = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\}|\\degree|\{\s*\\degree\s*\})(?![A-Za-z])")
 PRIME = re.compile(r"\^\s*(?:\\prime(?![A-Za-z])|\{\s*(?:\\prime\s*)+\})")
 THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d|,\d)")
 SPACES = re.compile(r" +(?![0-9A-Za-z ])|(?<![0-9A-Za-z ]) +")
 CHOICE = re.compile(r"\(?([A-Z])\)")
-RATIONAL = re.compile(r"([+-]?)(?:(\d{1,40}(?:\.\d{1,40})?)|\\frac\{(\d{1,40})\}\{(\d{1,40})\}|(\d{1,40})/(\d{1,40}))")
+RATIONAL = re.compile(r"([+-]?)(?:(\d{1,40}(?:\.\d{1,40})?)|"
+                      r"\\frac\{(\d{1,40})\}\{(\d{1,40})\}|(\d{1,40})/(\d{1,40}))")
 
 
 def clean(text):
@@ -225,7 +231,7 @@ def clean(text):
 
 
 def rational(text):
-    """The Fraction of a plain integer, decimal, a/b or \\frac{a}{b}; None for other texts: most answers, fast."""
+    """The Fraction of a plain integer, decimal, a/b or \\frac{a}{b}, as most answers are; None for others."""
     match = RATIONAL.fullmatch(text)
     if not match:
         return None
@@ -256,37 +262,43 @@ class Unreadable(Exception):
 
 
 MAX_DEPTH = 30          # nested groups, arguments and exponents
-FUNCTIONS = set("sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot ln log lg exp".split())
+FUNCTIONS = set("sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot "
+                "ln log lg exp".split())
 TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
 ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "tg": "tan", "ctg": "cot", "infinity": "oo",
            "infty": "oo", "inf": "oo", "epsilon": "varepsilon"}
 NAMED = FUNCTIONS | set(ALIASES) | set(
-    "pi oo alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi "
-    "omega varphi vartheta ell hbar Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega triangle ldots cdots dots "
-    "aleph star nabla partial".split())
-INSIDE = re.compile(r"([A-Za-z]{0,2}?)(arc(?:sin|cos|tan)|sqrt|theta|sinh?|cosh?|tanh?|log|exp|pi|ln)([A-Za-z]{0,2})")
-SHORT_WORDS = set("cm mm km kg mg ml mi ft lb lbs oz yd sec min hr hrs mph kmh rpm yes no not all odd is the for in "
-                  "if any day hz gal usd may".split())
-SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-PHRASES_FOR = {"all real numbers": ("name", "mathbb R"), "all reals": ("name", "mathbb R"), "no solution": ("set",),
-               "no solutions": ("set",), "no real solutions": ("set",), "empty set": ("set",), "none": ("set",),
+    "pi oo alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi "
+    "psi omega varphi vartheta ell hbar Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega triangle ldots cdots "
+    "dots aleph star nabla partial".split())
+INSIDE = re.compile(r"([A-Za-z]{0,2}?)(arc(?:sin|cos|tan)|sqrt|theta|sinh?|cosh?|tanh?|log|exp|pi|ln)"
+                    r"([A-Za-z]{0,2})")
+SHORT_WORDS = set("cm mm km kg mg ml mi ft lb lbs oz yd sec min hr hrs mph kmh rpm yes no not all odd is the "
+                  "for in if any day hz gal usd may".split())
+SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9,
+          "trillion": 10**12}
+PHRASES_FOR = {"all real numbers": ("name", "mathbb R"), "all reals": ("name", "mathbb R"),
+               "no solution": ("set",), "no solutions": ("set",), "no real solutions": ("set",),
+               "empty set": ("set",), "none": ("set",),
                "dne": ("word", "does not exist")}
-RELATIONS = {"=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", r"\lt": "<", r"\gt": ">",
-             r"\le": "<=", r"\leq": "<=", r"\leqslant": "<=", r"\leqq": "<=", r"\ge": ">=", r"\geq": ">=",
-             r"\geqslant": ">=", r"\geqq": ">=", r"\ne": "!=", r"\neq": "!=", r"\approx": "=", r"\equiv": "=",
-             r"\in": "in"}
-SYNONYMS = {r"\cdot": "*", r"\times": "*", r"\ast": "*", r"\div": "/", "**": "^", r"\%": "%", r"\lvert": "|",
-            r"\rvert": "|", r"\vert": "|", r"\mid": "|", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[",
-            r"\rbrack": "]", r"\langle": "<(", r"\rangle": ")>", r"\degree": "°", r"\circ": "°", r"\colon": ":",
-            ";": ",", r"\land": ",", r"\wedge": ",", r"\lor": "or ", r"\vee": "or ", r"\cfrac": r"\frac",
-            r"\dbinom": r"\binom", r"\tbinom": r"\binom", r"\backslash": r"\setminus", r"\prime": "'",
-            r"\varnothing": r"\emptyset", r"\oslash": r"\emptyset", r"\bar": r"\overline", r"\dot": r"\overline"}
-TEXT = {r"\text", r"\textbf", r"\textit", r"\textrm", r"\textnormal", r"\mbox", r"\mathrm", r"\hbox", r"\textsf",
-        r"\operatorname", r"\emph", r"\texttt"}
+RELATIONS = {"=": "=", "==": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", r"\lt": "<",
+             r"\gt": ">", r"\le": "<=", r"\leq": "<=", r"\leqslant": "<=", r"\leqq": "<=", r"\ge": ">=",
+             r"\geq": ">=", r"\geqslant": ">=", r"\geqq": ">=", r"\ne": "!=", r"\neq": "!=",
+             r"\approx": "=", r"\equiv": "=", r"\in": "in"}
+SYNONYMS = {r"\cdot": "*", r"\times": "*", r"\ast": "*", r"\div": "/", "**": "^", r"\%": "%",
+            r"\lvert": "|", r"\rvert": "|", r"\vert": "|", r"\mid": "|", r"\lbrace": r"\{",
+            r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\langle": "<(", r"\rangle": ")>",
+            r"\degree": "°", r"\circ": "°", r"\colon": ":", ";": ",", r"\land": ",", r"\wedge": ",",
+            r"\lor": "or ", r"\vee": "or ", r"\cfrac": r"\frac", r"\dbinom": r"\binom",
+            r"\tbinom": r"\binom", r"\backslash": r"\setminus", r"\prime": "'",
+            r"\varnothing": r"\emptyset", r"\oslash": r"\emptyset", r"\bar": r"\overline",
+            r"\dot": r"\overline"}
+TEXT = {r"\text", r"\textbf", r"\textit", r"\textrm", r"\textnormal", r"\mbox", r"\mathrm", r"\hbox",
+        r"\textsf", r"\operatorname", r"\emph", r"\texttt"}
 CLOSERS = {"(": (")", "]"), "[": (")", "]"), "{": ("}",), r"\{": (r"\}",), "<(": (")>",), "|": ("|",),
            r"\lfloor": (r"\rfloor",), r"\lceil": (r"\rceil",)}
-FACTOR_STARTS = set(CLOSERS) - {"|"} | {r"\sqrt", r"\frac", r"\binom", r"\overline", r"\vec", r"\hat", r"\sum",
-                                        r"\prod", r"\mathbb", r"\emptyset"}
+FACTOR_STARTS = set(CLOSERS) - {"|"} | {r"\sqrt", r"\frac", r"\binom", r"\overline", r"\vec", r"\hat",
+                                        r"\sum", r"\prod", r"\mathbb", r"\emptyset"}
 TOKEN = re.compile(r"""\ *(?:(?P<mixed>\d+\ +\d+\ */\ *\d+(?![\d.]))
     | (?P<num>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
     | (?P<letters>[A-Za-z]+)
@@ -295,7 +307,8 @@ ENVIRONMENT = re.compile(r"\{([pbB]?matrix|smallmatrix|array)\}(?:\{[clr| ]*\})?
 
 
 def tokens_of(text, in_text=False, units=()):
-    r"""Tokens as pairs (kind, value); kinds: num, mixed, name, fn, word, rel, begin, end, and op for the rest.
+    r"""Tokens as pairs (kind, value); kinds: num, mixed, name, fn, word, rel, begin, end, and op for the
+    rest.
 
     >>> tokens_of(r"2\pi \text{ cm}")
     [('num', '2'), ('name', 'pi'), ('word', 'cm')]
@@ -420,7 +433,8 @@ def read_side(r):
     if len(items) > 1:
         return ("ratio", *items)
     values = [value for _, value in r.tokens[start:r.at]]
-    call = r.tokens[start][0] == "name" and values[1:2] == ["("] and values[-1] == ")" and values.count(")") == 1
+    call = r.tokens[start][0] == "name" and values[1:2] == ["("] and values.index(")") == len(values) - 1 \
+        if ")" in values else False
     return ("call", values[0], items[0]) if call else items[0]
 
 
@@ -471,7 +485,8 @@ def read_term(r):
 
 def starts_factor(r):
     kind, value = r.tokens[r.at]
-    return kind in ("name", "num", "fn", "mixed", "begin") or value in FACTOR_STARTS or (value == "|" and not r.bars)
+    return kind in ("name", "num", "fn", "mixed", "begin") or value in FACTOR_STARTS or \
+        (value == "|" and not r.bars)
 
 
 def has_number(tree):
@@ -699,7 +714,7 @@ def read_words(r, value):
 
 
 def read_function(r, name):
-    """sin^2 x, log_2 8, tan^{-1}(2): the argument is a bracket, or the product up to the next function or sign."""
+    """sin^2 x, log_2 8, tan^{-1}(2): the argument is a bracket, or a product up to a function or sign."""
     base, exponent = None, None
     for _ in range(2):
         base = read_argument(r) if r.take("_") else base
@@ -778,7 +793,7 @@ class TooMuch(Exception):
 
 @dataclasses.dataclass
 class Env:
-    """Where trees are evaluated: a value for every name, and how a percent sign, a degree and a bare log are read."""
+    """Where trees are evaluated: a value for every name, how percent, degrees and a bare log are read."""
     work: list                                   # [steps left]
     values: dict = dataclasses.field(default_factory=dict)
     real: bool = False                           # roots and logs of negatives have no value
@@ -799,7 +814,7 @@ def to_mp(x):
 
 
 def bounded(x, env):
-    """Every intermediate value passes here: pay for its size; nan and what is too large to go on with is refused."""
+    """Every intermediate value passes here: pay for its size; refuse nan and what is too large."""
     if isinstance(x, tuple):
         return x
     if exact(x):
@@ -815,8 +830,9 @@ def bounded(x, env):
 
 
 def value_of(tree, env):
-    """Value of a tree of numbers: an exact Fraction as long as possible, else real or complex with 50 digits;
-    matrices are tuples of tuples. Raises Unreadable where there is no value, TooMuch when the work is spent."""
+    """Value of a tree of numbers: an exact Fraction as long as possible, else real or complex with 50
+    digits; matrices are tuples of tuples. Raises Unreadable where there is no value, TooMuch when the work
+    is spent."""
     if env.work[0] < 0:
         raise TooMuch
     kind = tree[0]
@@ -956,7 +972,8 @@ def function_value(name, arg, env):
 
 def series_value(kind, name, first, last, body, env):
     first, last = value_of(first, env), value_of(last, env)
-    if not (exact(first) and exact(last) and first.denominator == last.denominator == 1) or last - first > 1000:
+    whole = exact(first) and exact(last) and first.denominator == last.denominator == 1
+    if not whole or last - first > 1000:
         raise Unreadable(kind)
     total, step = (Fraction(0), add) if kind == r"\sum" else (Fraction(1), multiply)
     for k in range(int(first), int(last) + 1):
@@ -1007,8 +1024,8 @@ def points_for(names, env):
 def same_value(a, b, env):
     """Two expressions are equal if they are equal at several random points; nothing is rewritten.
 
-    At the first points all names are positive, as school algebra assumes. At mixed signs a point counts only where
-    both sides are real all the way: that tells |x| from x, yet lets sqrt(xy) be sqrt(x) sqrt(y).
+    At the first points all names are positive, as school algebra assumes. At mixed signs a point counts
+    only where both sides are real all the way: that tells |x| from x, yet lets sqrt(xy) be sqrt(x) sqrt(y).
     """
     names = names_in(a) | names_in(b)
     agreed = 0
@@ -1039,8 +1056,8 @@ def decimal_place(tree):
 
 
 # ------------------------------------------------------------------------------------------ equivalence
-# A set of reals is a sorted list of intervals (low, high). An end is (value, nudge) with nudge -1, 0, +1: just
-# below, at, just above the value. So (2, 5] is ((2, 1), (5, 0)), and ends compare as tuples do.
+# A set of reals is a sorted list of intervals (low, high). An end is (value, nudge) with nudge -1, 0, +1:
+# just below, at, just above the value. So (2, 5] is ((2, 1), (5, 0)), and ends compare as tuples do.
 WHOLE = ((-MP.inf, 1), (MP.inf, -1))
 
 
@@ -1051,11 +1068,13 @@ def real_set(tree, name, env):
         return [WHOLE]
     if kind == "br" and len(tree) == 5:
         low, high = end_value(tree[3], env), end_value(tree[4], env)
-        return merge([((low, int(tree[1] == "(" or MP.isinf(low))), (high, -int(tree[2] == ")" or MP.isinf(high))))])
+        open_low, open_high = tree[1] == "(" or MP.isinf(low), tree[2] == ")" or MP.isinf(high)
+        return merge([((low, int(open_low)), (high, -int(open_high)))])
     if kind == "set":
         return merge([((x, 0), (x, 0)) for x in (end_value(part, env) for part in tree[1:])])
     if kind in ("list", r"\cup"):
-        return merge([part for piece in tree[2 if kind == "list" else 1:] for part in real_set(piece, name, env)])
+        pieces = tree[2 if kind == "list" else 1:]
+        return merge([part for piece in pieces for part in real_set(piece, name, env)])
     if kind == r"\cap":
         return intersect(real_set(tree[1], name, env), real_set(tree[2], name, env))
     if kind == r"\setminus":
@@ -1185,7 +1204,7 @@ def same_pair(p, q, env):
 
 
 def named_value(tree):
-    """x = 5, 5 = x, f(2) = 5, (x, y) = (1, 2), AB/AC = 5, x in {5}: (name, what it equals); None for other trees."""
+    """x = 5, 5 = x, f(2) = 5, (x, y) = (1, 2), AB/AC = 5, x in {5}: (name, value); None for other trees."""
     if tree[0] != "rel" or set(tree[1]) != {"="}:
         return (tree[2], tree[3]) if tree[:2] == ("rel", ("in",)) else None
     return (tree[2], tree[-1]) if is_name(tree[2]) else (tree[-1], tree[2]) if is_name(tree[-1]) else None
@@ -1296,7 +1315,7 @@ def tried(test, a, b, env):
 
 
 def same_units(a, b):
-    """Dropped unit words may be missing or spelt otherwise, but cm is not m: some must begin with the same letter."""
+    """Units may be missing or spelt otherwise, but cm is not m: some must begin with the same letter."""
     first, second = ({word[0] for word in words if not word.startswith("unit")} for words in (a, b))
     return not first or not second or bool(first & second)
 
@@ -1319,13 +1338,15 @@ def same_answer(a, b):
     if "log" in marks_x | marks_y:
         readings.append({"log10": True})
     work = [WORK]
-    return same_units(units_x, units_y) and any(tried(same, x, y, Env(work, **reading)) for reading in readings)
+    return same_units(units_x, units_y) and any(
+        tried(same, x, y, Env(work, **reading)) for reading in readings)
 
 
 def is_equivalent(pred, gold):
-    r"""Whether two answers, in LaTeX or plain text, state the same thing. Never raises and never runs the text.
+    r"""Whether two answers, in LaTeX or plain text, state the same thing. Never raises and never runs the
+    text.
 
-    >>> is_equivalent("0.5", r"\frac12"), is_equivalent("1,2", "2 and 1"), is_equivalent("(1,2]", r"1 < x \le 2")
+    >>> is_equivalent("0.5", r"\frac12"), is_equivalent("1,2", "2 and 1"), is_equivalent("(1,2]", "1<x<=2")
     (True, True, True)
     >>> is_equivalent("(1,2)", "(2,1)"), is_equivalent("5, 6", "5"), is_equivalent("0.333", r"\frac{1}{3}")
     (False, False, False)
@@ -1369,8 +1390,8 @@ def judge(text, gold):
 def action_rewards(actions, gold, finished):
     """R_a of sections 5 and 6: +1 or -1 for every action; the last one of an unfinished response gets -1.
 
-    A solve is judged by its boxed answer; a verify by whether its verdict agrees with the truth about the solve
-    just before it. No verdict never agrees.
+    A solve is judged by its boxed answer; a verify by whether its verdict agrees with the truth about the
+    solve just before it. No verdict never agrees.
     """
     rewards, truth = [], None
     for action in actions:
@@ -1394,7 +1415,8 @@ def outcome_reward(actions, gold, finished):
 def reward_func(prompts, completions, **columns):
     """R_o in TRL's reward signature; the gold answers stand in the data set's `answer` column."""
     texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
-    return [float(outcome_reward(parse_actions(text), gold, True)) for text, gold in zip(texts, columns["answer"])]
+    return [float(outcome_reward(parse_actions(text), gold, True))
+            for text, gold in zip(texts, columns["answer"])]
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
@@ -1417,8 +1439,8 @@ def start_worker():
 def judge_many(texts, golds, workers=0, limit=5.0):
     """judge over many pairs; `workers` processes, or this one when 0.
 
-    A pair that takes more than `limit` seconds counts as wrong; its worker is killed and replaced. Workers are
-    fresh Python processes that import this file only: no fork of a process that holds a GPU.
+    A pair that takes more than `limit` seconds counts as wrong; its worker is killed and replaced. Workers
+    are fresh Python processes that import this file only: no fork of a process that holds a GPU.
     """
     pairs = list(zip(texts, golds, strict=True))
     if workers == 0:

@@ -1,4 +1,5 @@
-"""verifier.py: every kind of answer by hand-checked pairs, the cut into actions, rewards, adapters, bounds."""
+"""verifier.py: every kind of answer by hand-checked pairs, the cut into actions, rewards, adapters,
+bounds."""
 import dataclasses
 import doctest
 import json
@@ -11,7 +12,8 @@ import time
 import pytest
 
 import verifier
-from verifier import (SOLVE_PHRASE, VERIFY_PHRASE, Action, action_ids, action_rewards, check_gold, compute_score,
+from verifier import (SOLVE_PHRASE, VERIFY_PHRASE, Action, action_ids, action_rewards, check_gold,
+compute_score,
                       extract_boxed, is_equivalent, judge, judge_many, outcome_reward, parse_actions,
                       parse_verdict, reward_func)
 
@@ -20,98 +22,141 @@ KINDS = {
     "integers": ([("54", "54"), ("+12", "12"), ("5.", "5"), ("$4$", "4"), (r"\(7\)", "7"), ("007", "7"),
                   (r"\boxed{5}", "5"), (r"\mathbf{-84}", "-84"), ("5 .", "5")],
                  [("54", "55"), ("-3", "3"), ("3", "-3"), ("10", "1"), ("", "5"), ("5", ""), ("x", "5")]),
-    "thousands": ([("1,234", "1234"), (r"12,\!345", "12345"), ("1{,}000{,}000", "1000000"), (r"12\,345", "12345"),
+    "thousands": ([("1,234", "1234"), (r"12,\!345", "12345"), ("1{,}000{,}000", "1000000"), (r"12\,345",
+    "12345"),
                    ("1,000,000", "10^6"), ("1,000.99", "1000.99"), ("2, 345", "2, 345")],
                   [("(12,345)", "12345"), ("1,003", "1,013"), ("12,345", "123,45"), ("0,125", "125")]),
-    "decimals": ([("0.50", "1/2"), (".5", "0.5"), ("5.0", "5"), ("0.3333", r"\frac{1}{3}"), ("3.1416", r"\pi"),
+    "decimals": ([("0.50", "1/2"), (".5", "0.5"), ("5.0", "5"), ("0.3333", r"\frac{1}{3}"), ("3.1416",
+    r"\pi"),
                   (r"0.\overline{3}", "1/3"), (r"0.1\overline{6}", r"\frac16"), ("-0.25", r"-\frac14")],
-                 [("0.333", r"\frac{1}{3}"), ("4.9999", "5"), ("3.14", r"\pi"), ("0.01", "0.1"), ("3.14", "314"),
+                 [("0.333", r"\frac{1}{3}"), ("4.9999", "5"), ("3.14", r"\pi"), ("0.01", "0.1"), ("3.14",
+                 "314"),
                   ("0.3334", "1/3"), ("0.3333", "0.33333"), (r"0.\overline{4}", r"\frac{1}{3}")]),
-    "fractions": ([(r"\frac{2}{4}", r"\frac12"), (r"\dfrac34", "3/4"), (r"\tfrac{3}{4}", "0.75"), (r"\frac 9 5", "9/5"),
+    "fractions": ([(r"\frac{2}{4}", r"\frac12"), (r"\dfrac34", "3/4"), (r"\tfrac{3}{4}", "0.75"),
+    (r"\frac 9 5", "9/5"),
                    (r"\frac9{19}", "9/19"), (r"\frac{3}{-4}", r"-\frac34"), ("(-3)/4", r"\frac{-3}{4}"),
                    (r"\frac{1}{\frac{1}{2}}", "2")],
-                  [(r"\frac{1}{2}", r"\frac{1}{3}"), (r"\frac{3}{4}", r"-\frac{3}{4}"), ("1/0", "1"), ("32", r"\frac32")]),
-    "mixed numbers": ([(r"2\frac{1}{3}", r"\frac73"), (r"1 \frac{1}{4}", "1.25"), ("2 1/2", "2.5"), (r"6\frac23", "20/3"),
+                  [(r"\frac{1}{2}", r"\frac{1}{3}"), (r"\frac{3}{4}", r"-\frac{3}{4}"), ("1/0", "1"), ("32",
+                  r"\frac32")]),
+    "mixed numbers": ([(r"2\frac{1}{3}", r"\frac73"), (r"1 \frac{1}{4}", "1.25"), ("2 1/2", "2.5"),
+    (r"6\frac23", "20/3"),
                        (r"-1\frac{1}{4}", "-1.25"), (r"a\frac{b}{c}", r"\frac{ab}{c}")],
                       [(r"\frac{21}{3}", r"2\frac{1}{3}"), ("2 1/2", "21/2"), (r"2\frac13", r"\frac23")]),
-    "percent": ([(r"60\%", "60"), ("60%", r"60 \%"), ("28 percent", r"28\%"), ("0.6", r"60\%"), ("5.3", r"$5.3\%$")],
+    "percent": ([(r"60\%", "60"), ("60%", r"60 \%"), ("28 percent", r"28\%"), ("0.6", r"60\%"), ("5.3",
+    r"$5.3\%$")],
                 [(r"40\%", r"60\%"), (r"-8\%", r"8\%"), (r"0.6\%", r"60\%")]),
-    "degrees": ([("90 degrees", r"90^\circ"), ("75", r"75^{\circ}"), ("36°", r"36^\circ"), (r"\sin 30^\circ", "1/2"),
+    "degrees": ([("90 degrees", r"90^\circ"), ("75", r"75^{\circ}"), ("36°", r"36^\circ"), (r"\sin 30^\circ",
+    "1/2"),
                  (r"\frac{\pi}{2}", r"90^\circ"), (r"\tan 45^{\circ}", "1")],
                 [("35", r"30^\circ"), (r"90^\circ", r"9^\circ"), (r"\sin 30", "1/2")]),
-    "money and units": ([(r"\$18.90", "18.9"), (r"18.90\text{ dollars}", r"\$18.90"), (r"15\mbox{ cm}^2", "15"),
+    "money and units": ([(r"\$18.90", "18.9"), (r"18.90\text{ dollars}", r"\$18.90"), (r"15\mbox{ cm}^2",
+    "15"),
                          (r"7\pi \text{ square cm}", r"7\pi\text{ cm}^2"), ("450 m", r"$450 \mathrm{~m}$"),
-                         ("2.5m", r"2.5 \mathrm{~m}"), ("5.4cents", r"5.4 \text{ cents}"), ("2m/s", r"2\text{ m/s}"),
+                         ("2.5m", r"2.5 \mathrm{~m}"), ("5.4cents", r"5.4 \text{ cents}"), ("2m/s",
+                         r"2\text{ m/s}"),
                          ("54 minutes", "54"), ("2 million", "2000000"), ("5 hr", "5 hours")],
                         [("7", r"7\pi\text{ cm}^2"), ("100", r"10\text{ m/s}"), ("3x", r"3\text{ cm}"),
                          (r"450\text{ m}", r"450\text{ cm}"), ("20 May", "20 June"), ("16x", "16")]),
-    "scientific": ([(r"3\times10^8", "3.0e8"), ("4e33", r"4 \times 10^{33}"), ("1E-8", "1e-8"), ("300000000", "3e8"),
+    "scientific": ([(r"3\times10^8", "3.0e8"), ("4e33", r"4 \times 10^{33}"), ("1E-8", "1e-8"), ("300000000",
+    "3e8"),
                     (r"1.4 \cdot 10^{-3}", "0.0014")],
-                   [("3", r"3.0\times 10^{8}"), (r"2.5\times10^3", r"2.5\times 10^{-3}"), ("1.24e-7", "1.24e-8")]),
-    "radicals and powers": ([(r"2\sqrt2", r"\sqrt{8}"), (r"\frac{1}{\sqrt3}", r"\frac{\sqrt3}{3}"), ("2*sqrt(5)", r"2\sqrt{5}"),
-                             (r"\sqrt[3]{-8}", "-2"), ("4^{50}", "2^{100}"), (r"\sqrt[4]{x^3}", r"x^{\frac34}"),
+                   [("3", r"3.0\times 10^{8}"), (r"2.5\times10^3", r"2.5\times 10^{-3}"), ("1.24e-7",
+                   "1.24e-8")]),
+    "radicals and powers": ([(r"2\sqrt2", r"\sqrt{8}"), (r"\frac{1}{\sqrt3}", r"\frac{\sqrt3}{3}"),
+    ("2*sqrt(5)", r"2\sqrt{5}"),
+                             (r"\sqrt[3]{-8}", "-2"), ("4^{50}", "2^{100}"), (r"\sqrt[4]{x^3}",
+                             r"x^{\frac34}"),
                              ("2^{-1}", "0.5"), (r"\sqrt{3+2\sqrt2}", r"1+\sqrt2"), ("3√2", r"3\sqrt{2}")],
                             [("2^{99}", "2^{100}"), (r"\sqrt8", "8"), ("2^{-98}", "2^{-99}"), ("52^2", "52"),
                              (r"\sqrt{x^2}", "x"), ("2^{100000}", "2^{100000}+1"), ("10^{19}", "10^{20}")]),
-    "constants": ([("12pi", r"12\pi"), (r"\frac{\pi}{2}", "0.5π"), (r"1-\frac1e", "1-e^{-1}"), ("π/2", "pi/2")],
-                  [(r"\pi", "22/7"), ("2e", "e^2"), (r"6\pi", "6"), (r"\pi^2", r"\pi"), ("e^{1000}+1", "e^{1000}")]),
-    "complex": ([("3+4i", "4i+3"), ("i^2", "-1"), (r"\frac1i", "-i"), (r"e^{i\pi}", "-1"), (r"\frac{5+i\sqrt{3}}{5}",
+    "constants": ([("12pi", r"12\pi"), (r"\frac{\pi}{2}", "0.5π"), (r"1-\frac1e", "1-e^{-1}"), ("π/2",
+    "pi/2")],
+                  [(r"\pi", "22/7"), ("2e", "e^2"), (r"6\pi", "6"), (r"\pi^2", r"\pi"), ("e^{1000}+1",
+                  "e^{1000}")]),
+    "complex": ([("3+4i", "4i+3"), ("i^2", "-1"), (r"\frac1i", "-i"), (r"e^{i\pi}", "-1"),
+    (r"\frac{5+i\sqrt{3}}{5}",
                                                                                       r"1+\frac{\sqrt3}{5}i")],
                 [("3+4", "3+4i"), ("-1", "-i"), ("i", "2i"), ("5i", "5")]),
     "logs and trigonometry": ([(r"\log_2 8", "3"), (r"\frac{\ln3}{\ln2}", r"\log_2 3"), (r"\log 100", "2"),
-                               (r"\sin 2x", r"2\sin x\cos x"), (r"\sec^2(y)", r"\tan^2(y)+1"), ("cosx", r"\cos x"),
+                               (r"\sin 2x", r"2\sin x\cos x"), (r"\sec^2(y)", r"\tan^2(y)+1"), ("cosx",
+                               r"\cos x"),
                                (r"\tan^{-1}(1)", r"\frac{\pi}{4}"), (r"\arctan 2", r"\tan^{-1} 2")],
                               [(r"\sin x^2", r"\sin^2 x"), (r"\ln 3", r"\ln 2"), (r"\sin 2x", r"\sin^2 x"),
                                (r"\tan 60^\circ", "1"), (r"\frac32", r"\frac{\log 3}{\log 2}")]),
-    "factorials and binomials": ([("5!", "120"), (r"\binom{10}{3}", "120"), (r"{10 \choose 3}", "120"), ("10!/8!", "90"),
+    "factorials and binomials": ([("5!", "120"), (r"\binom{10}{3}", "120"), (r"{10 \choose 3}", "120"),
+    ("10!/8!", "90"),
                                   ("n!", "n!"), (r"\sum_{k=1}^{10} k", "55"), (r"\frac{(n+1)!}{n!}", "n+1")],
                                  [("4!", "120"), (r"\binom{9}{3}", "120"), (r"\sum_{k=1}^{10} k", "45")]),
-    "tuples": ([("(2, 3)", "(2,3)"), (r"\left(3,\frac{\pi}{2}\right)", "(3.0,pi/2)"), ("(x,y)=(2,3)", "(2,3)"),
+    "tuples": ([("(2, 3)", "(2,3)"), (r"\left(3,\frac{\pi}{2}\right)", "(3.0,pi/2)"), ("(x,y)=(2,3)",
+    "(2,3)"),
                 (r"\langle 1,2\rangle", "(1,2)"), ("(0.25,1)", r"(\frac14,1)"), ("(12,345)", r"(12,\;345)")],
-               [("(6,4)", "(4,6)"), ("(1,2)", "(1,2,3)"), ("6", "(2,3)"), ("(1,2)", "(1,2),(3,4)"), ("(12,346)", "(12,345)")]),
-    "matrices": ([(r"\begin{pmatrix}1\\2\end{pmatrix}", r"\left[\begin{array}{c}1.0\\\frac42\end{array}\right]"),
+               [("(6,4)", "(4,6)"), ("(1,2)", "(1,2,3)"), ("6", "(2,3)"), ("(1,2)", "(1,2),(3,4)"),
+               ("(12,346)", "(12,345)")]),
+    "matrices": ([(r"\begin{pmatrix}1\\2\end{pmatrix}",
+    r"\left[\begin{array}{c}1.0\\\frac42\end{array}\right]"),
                   (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}+\begin{bmatrix}1&0\\0&1\end{bmatrix}",
                    r"\begin{pmatrix}2&2\\3&5\end{pmatrix}")],
                  [(r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
                   (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"),
                   (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}12\end{pmatrix}")]),
-    "intervals": ([("[1, \\infty)", r"[1,+\infty)"), ("(1,2]", r"1 < x \le 2"), ("[-1,0)", "-1≤x<0"), ("x > 5", r"(5,\infty)"),
-                   (r"x \in [2,\infty)", r"x\ge2"), (r"(-\infty,\infty)", r"\mathbb{R}"), (r"(-\infty,a)", "x<a"),
+    "intervals": ([("[1, \\infty)", r"[1,+\infty)"), ("(1,2]", r"1 < x \le 2"), ("[-1,0)", "-1≤x<0"),
+    ("x > 5", r"(5,\infty)"),
+                   (r"x \in [2,\infty)", r"x\ge2"), (r"(-\infty,\infty)", r"\mathbb{R}"), (r"(-\infty,a)",
+                   "x<a"),
                    ("[0,1]", r"[0,\frac{2}{2}]")],
-                  [("(1,2)", "[1,2]"), ("(1,2]", "[1,2)"), ("[0,3]", r"[0,1]\cup[2,3]"), (r"(0,\infty)", r"\mathbb{R}"),
+                  [("(1,2)", "[1,2]"), ("(1,2]", "[1,2)"), ("[0,3]", r"[0,1]\cup[2,3]"), (r"(0,\infty)",
+                  r"\mathbb{R}"),
                    ("2", r"x\ge2"), ("(1, +∞)", "[1, +∞)"), ("(-2,7)", r"-2\le x\le7")]),
     "unions": ([(r"(4,9)\cup(-1,2)", r"(-1,2)\cup(4,9)"), (r"[0,7)\cup\{-1\}", r"\{-1\}\cup[0,7)"),
                 (r"x<0 \text{ or } x>1", r"(-\infty,0)\cup(1,\infty)"), (r"[0,1]\cup[1,2]", "[0,2]"),
                 (r"\mathbb{R}\setminus\{5\}", r"x \neq 5"), (r"(0,3)\cap(1,5)", "1<x<3")],
                [("(1,3)", r"(1,2)\cup(2,3)"), (r"[0,1]\cup(2,3]", r"[0,1]\cup[2,3]"),
                 (r"(-\infty,1)\cap(2,3)", r"(-\infty,1)\cup(2,3)")]),
-    "sets and lists": ([(r"\{3,1,2\}", r"\{1,2,3\}"), ("1, 2", "2 and 1"), (r"6\text{ and }8", "8, 6"), ("1 or -2", "1,-2"),
-                        (r"19, 0, \text{and } 1", "0,1,19"), (r"x=1 \text{ or } x=-2", "1,-2"), ("x=1,3", "1,3"),
-                        (r"\{1,1,2\}", r"\{1,2\}"), (r"\{(1,2),(0,1)\}", "(0,1),(1,2)"), ("$48$, $384$", "48,384"),
+    "sets and lists": ([(r"\{3,1,2\}", r"\{1,2,3\}"), ("1, 2", "2 and 1"), (r"6\text{ and }8", "8, 6"),
+    ("1 or -2", "1,-2"),
+                        (r"19, 0, \text{and } 1", "0,1,19"), (r"x=1 \text{ or } x=-2", "1,-2"), ("x=1,3",
+                        "1,3"),
+                        (r"\{1,1,2\}", r"\{1,2\}"), (r"\{(1,2),(0,1)\}", "(0,1),(1,2)"), ("$48$, $384$",
+                        "48,384"),
                         (r"x\in\{1,2\}", "2,1"), ("-12;-11", r"\{-11,-12\}"), (r"\emptyset", r"\varnothing")],
-                       [("5, 6", "5"), ("1 or 2 or 3", "2"), ("1,2", "1,2,3"), ("-1,2", "1,-2"), ("1,1,2", "1,2,2"),
-                        ("68", r"6\text{ and }8"), (r"\emptyset", "0"), ("1-2", "1,-2"), (r"\{2,3\}", r"\{2,3,5\}")]),
-    "equations": ([("x = 5", "5"), ("5 = x", "x=5"), ("f(x)=x+1", "1+x"), ("2x+3=y", "y=2x+3"), ("2x-y+3=0", "y=2x+3"),
-                   ("x^2/16+y^2/12=1/4", "x^2/4+y^2/3=1"), ("f(3)=10", "10"), (r"\frac{NO}{BO}=\frac12", "0.5"),
+                       [("5, 6", "5"), ("1 or 2 or 3", "2"), ("1,2", "1,2,3"), ("-1,2", "1,-2"), ("1,1,2",
+                       "1,2,2"),
+                        ("68", r"6\text{ and }8"), (r"\emptyset", "0"), ("1-2", "1,-2"), (r"\{2,3\}",
+                        r"\{2,3,5\}")]),
+    "equations": ([("x = 5", "5"), ("5 = x", "x=5"), ("f(x)=x+1", "1+x"), ("2x+3=y", "y=2x+3"), ("2x-y+3=0",
+    "y=2x+3"),
+                   ("x^2/16+y^2/12=1/4", "x^2/4+y^2/3=1"), ("f(3)=10", "10"), (r"\frac{NO}{BO}=\frac12",
+                   "0.5"),
                    ("a_3=2, a_{37}=19", "a_{37} = 19, a_3 = 2"), ("A:B=1", "1")],
-                  [("x=-5", "5"), ("y=6", "x=5"), ("x=5", "y=5"), ("x+y=5", "x^2+y^2=25"), ("x^2+y^2=25", "25"),
+                  [("x=-5", "5"), ("y=6", "x=5"), ("x=5", "y=5"), ("x+y=5", "x^2+y^2=25"), ("x^2+y^2=25",
+                  "25"),
                    ("2x=10", "10"), ("f(x)=x-1", "f(x)=x+1"), ("x^2=4", "x=2"), ("D=(0,1.5)", "D=(0,1)")]),
-    "inequalities": ([("5 \\geq x", "x<=5"), ("-x > -1", "x<1"), (r"7\ge x\ge -2", r"-2 \le x \le 7"), ("x != 5", r"x\ne5"),
+    "inequalities": ([("5 \\geq x", "x<=5"), ("-x > -1", "x<1"), (r"7\ge x\ge -2", r"-2 \le x \le 7"),
+    ("x != 5", r"x\ne5"),
                       ("b > a > c", "c<a<b")],
-                     [("x<5", r"x\le5"), ("x<5", "x>5"), ("-1<x", "-1<x<3"), ("x<5", "y<5"), ("x<1", "-x<-1")]),
-    "plus or minus": ([("3,-3", r"\pm 3"), (r"\{1+\sqrt2,1-\sqrt2\}", r"1\pm\sqrt2"), (r"x=\pm2\sqrt6", r"\pm 2\sqrt{6}"),
+                     [("x<5", r"x\le5"), ("x<5", "x>5"), ("-1<x", "-1<x<3"), ("x<5", "y<5"), ("x<1",
+                     "-x<-1")]),
+    "plus or minus": ([("3,-3", r"\pm 3"), (r"\{1+\sqrt2,1-\sqrt2\}", r"1\pm\sqrt2"), (r"x=\pm2\sqrt6",
+    r"\pm 2\sqrt{6}"),
                        (r"(\pm2,0)", "(2,0),(-2,0)"), (r"\mp 3", r"\pm 3")],
                       [("2021", r"\pm 2021"), (r"1+\sqrt2", r"1\pm\sqrt2"), (r"\pm 3", r"\pm 4")]),
-    "algebra": ([("(x+1)^2", "x^2+2x+1"), ("b*a", "ab"), ("x**2-1", "(x+1)(x-1)"), (r"\frac{x^2-1}{x-1}", "x+1"),
-                 ("3x^2/(2y)", r"\frac{3x^2}{2y}"), ("1/2x", r"\frac{x}{2}"), (r"\sqrt{2m}", r"\sqrt2\sqrt m"),
+    "algebra": ([("(x+1)^2", "x^2+2x+1"), ("b*a", "ab"), ("x**2-1", "(x+1)(x-1)"), (r"\frac{x^2-1}{x-1}",
+    "x+1"),
+                 ("3x^2/(2y)", r"\frac{3x^2}{2y}"), ("1/2x", r"\frac{x}{2}"), (r"\sqrt{2m}",
+                 r"\sqrt2\sqrt m"),
                  ("x_1+x_{2}", "x_2+x_1"), ("x^{2017}+1", "1+x^{2017}"), ("2^{k-n}", r"\frac{2^k}{2^n}")],
-                [("x^2+2x", "x^2+2x+1"), ("2w", "2n"), ("a^b", "ab"), ("x_1", "x_2"), (r"\frac{y}{x}", r"\frac{x}{y}"),
-                 ("|x|", "x"), ("(x+y)^{5000}", "(x+y)^{5000}+1"), ("11+9a/20", r"\frac{11+9a}{20}"), ("x", "X")]),
-    "choices": ([("(A)", "A"), (r"\text{(B)}", "B"), (r"\textbf{(C)}", r"\text{C}"), ("B)", "B"), (r"\mathrm{E}", "E")],
+                [("x^2+2x", "x^2+2x+1"), ("2w", "2n"), ("a^b", "ab"), ("x_1", "x_2"), (r"\frac{y}{x}",
+                r"\frac{x}{y}"),
+                 ("|x|", "x"), ("(x+y)^{5000}", "(x+y)^{5000}+1"), ("11+9a/20", r"\frac{11+9a}{20}"), ("x",
+                 "X")]),
+    "choices": ([("(A)", "A"), (r"\text{(B)}", "B"), (r"\textbf{(C)}", r"\text{C}"), ("B)", "B"),
+    (r"\mathrm{E}", "E")],
                 [("A", "B"), ("(A)", r"\text{(C)}"), ("B", r"\text{A, B}"), ("AB", "A")]),
-    "text": ([("yes", r"\text{Yes}"), ("ellipse", r"\text{ellipse}"), (r"\text{does not exist}.", "does not exist"),
+    "text": ([("yes", r"\text{Yes}"), ("ellipse", r"\text{ellipse}"), (r"\text{does not exist}.",
+    "does not exist"),
               ("Evelyn", r"\text{Evelyn}"), ("no", r"\text{No}"), (r"\text{June 20}", "June 20")],
-             [("not Evelyn", r"\text{Evelyn}"), ("Eve", r"\text{Evelyn}"), ("seat", r"\text{east}"), ("0", r"\text{no solution}"),
+             [("not Evelyn", r"\text{Evelyn}"), ("Eve", r"\text{Evelyn}"), ("seat", r"\text{east}"), ("0",
+             r"\text{no solution}"),
               ("odd", r"\text{even}"), ("20 May", r"\text{June 20}")]),
     "bases": ([("2516_{8}", "2516_8"), ("(4210)_5", "4210_{5}")],
               [("2516_8", "2516_9"), ("2516", "2516_8"), ("4343_6", "4344_6"), ("101_2", "5")]),
@@ -140,7 +185,8 @@ def test_doctests():
 @pytest.mark.parametrize("text, content", [
     (r"so \boxed{5}", "5"), (r"\boxed{1} then \boxed{2}", "2"), (r"\boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
     (r"\fbox{7}", "7"), (r"\boxed 5", "5"), (r"\boxed { 12 }", "12"), (r"$\boxed{\{1,2\}}$", r"\{1,2\}"),
-    (r"\boxed{3} and \boxed{4", "3"), (r"\boxed{a \boxed{b}}", "b"), (r"\boxed{1\boxed{2", None), ("5", None), ("", None),
+    (r"\boxed{3} and \boxed{4", "3"), (r"\boxed{a \boxed{b}}", "b"), (r"\boxed{1\boxed{2", None), ("5", None),
+    ("", None),
     (r"\boxed{}", ""), (r"\boxed{\text{a}}x}", r"\text{a}"), (r"\boxed", None)])
 def test_extract_boxed(text, content):
     assert extract_boxed(text) == content
@@ -204,7 +250,8 @@ def test_parse_actions_transition_rule(text, expected):
 
 @pytest.mark.parametrize("text, verdict", [
     ("Therefore, the answer is correct.", "correct"), ("Therefore, the answer is incorrect.", "incorrect"),
-    ("Therefore, the answer cannot be verified.", "incorrect"), ("So the answer is not correct.", "incorrect"),
+    ("Therefore, the answer cannot be verified.", "incorrect"), ("So the answer is not correct.",
+    "incorrect"),
     ("Therefore, the answer is incorrect. No: therefore, the answer is correct.", "correct"),
     ("Therefore, the answer is correct. Hmm.\nTherefore,\nthe answer is incorrect", "incorrect"),
     ("**Therefore, the answer is correct**", "correct"), ("Let me check.", None), ("", None),
@@ -244,9 +291,11 @@ def reference_owners(tokenizer, ids):
     owners, owner = [], 0
     for position, token in enumerate(ids):
         if token not in tokenizer.all_special_ids:
-            prefix = tokenizer.decode(ids[:position], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            prefix = tokenizer.decode(ids[:position], skip_special_tokens=True,
+            clean_up_tokenization_spaces=False)
             offset = len(os.path.commonprefix([prefix, text]))
-            owner = max(i for i, action in enumerate(actions) if action.start <= min(offset, max(len(text) - 1, 0)))
+            owner = max(i for i, action in enumerate(actions) if action.start <= min(offset,
+            max(len(text) - 1, 0)))
         owners.append(owner)
     stop = len(ids)
     while stop and ids[stop - 1] in tokenizer.all_special_ids:
@@ -261,7 +310,8 @@ def tokenizer(request):
 
 
 TEXTS = [f"So \\boxed{{7}} 你好 é🙂\n\n{W}\n\nWe see Waiting — 🙂🙂\n\n{L}\n\n\\boxed{{8}} Lasst uns\n\n{W}\n\nok",
-         f"7{W}no{L}8{W}Therefore, the answer is correct.", f"W L {W} {W} L {L} x", "no phrase, W and L", "🙂" * 5, "",
+         f"7{W}no{L}8{W}Therefore, the answer is correct.", f"W L {W} {W} L {L} x", "no phrase, W and L",
+         "🙂" * 5, "",
          f"é{W}é{L}é", f"{W} starts", f"5\t{W}\r\n{L}"]
 
 
@@ -312,7 +362,8 @@ def test_straddling_token_belongs_to_its_first_character(tmp_path):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {piece: i for i, piece in enumerate(alphabet + ["5\u0120W", "ait,", "\u0120let me".replace(" ", "\u0120")])}
+    vocab = {piece: i for i, piece in enumerate(alphabet + ["5\u0120W", "ait,", "\u0120let me".replace(" ",
+    "\u0120")])}
     backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
@@ -325,7 +376,8 @@ def test_straddling_token_belongs_to_its_first_character(tmp_path):
 
 
 def test_action_ids_is_linear(tokenizer):
-    ids = tokenizer((f"x = 1 and 你好 L W so \\boxed{{1}} {W} no {L} " * 400), add_special_tokens=False)["input_ids"]
+    ids = tokenizer((f"x = 1 and 你好 L W so \\boxed{{1}} {W} no {L} " * 400),
+    add_special_tokens=False)["input_ids"]
     assert len(ids) >= 8000
     action_ids(tokenizer, ids[:100])
     seconds = []
@@ -333,25 +385,36 @@ def test_action_ids_is_linear(tokenizer):
         start = time.perf_counter()
         action_ids(tokenizer, ids[:length])
         seconds.append(time.perf_counter() - start)
-    assert seconds[1] < 12 * seconds[0] + 0.05                  # four times the tokens; quadratic would be 16 times
+    assert seconds[1] < 12 * seconds[0] + 0.05
+    # four times the tokens; quadratic would be 16 times
 
 
 # ---------------------------------------------------------------------------------------------- bounds
 HOSTILE = [
-    "10^{10^{10}}", "10**10**10**10", "9!!!!!!!!!", "((9!)!)!", r"\binom{10^9}{5*10^8}", r"\binom{999999}{500000}",
-    r"\frac{1}{" * 5000 + "1" + "}" * 5000, "(" * 5000 + "1" + ")" * 5000, "{" * 1400, "|" * 1400, "-" * 1400 + "1",
+    "10^{10^{10}}", "10**10**10**10", "9!!!!!!!!!", "((9!)!)!", r"\binom{10^9}{5*10^8}",
+    r"\binom{999999}{500000}",
+    r"\frac{1}{" * 5000 + "1" + "}" * 5000, "(" * 5000 + "1" + ")" * 5000, "{" * 1400, "|" * 1400,
+    "-" * 1400 + "1",
     "2^" * 700 + "2", "2^{" * 400 + "2" + "}" * 400, r"\sum_{k=1}^{10^9} k", r"\sum_{k=1}^{1000} k^{k}",
-    r"\sum_{a=1}^{999}\sum_{b=1}^{999}\sum_{c=1}^{999} abc", r"\prod_{k=1}^{1000} k!", r"\int_0^\infty e^{-x^2} dx",
-    "(x+y)^{5000}", "(x+y)^{500000000}", "((((x+1)^{99}+1)^{99}+1)^{99}+1)^{99}", "(x^{9999})^{9999}", "x^{x^{x^{x^x}}}",
-    "1e999999999", "1e-999999999", "1E9999", "9" * 1400, "9" * 5000, "1/" * 700 + "3", r"\sqrt{" * 240 + "2" + "}" * 240,
-    ",".join(map(str, range(370))), ",".join(map(str, range(9000))), r"\{" + ",".join(f"x_{i}" for i in range(240)) + r"\}",
-    r"\begin{pmatrix}" + r"\\".join("&".join("1" * 20) for _ in range(30)) + r"\end{pmatrix}", "\x00" * 50, "\ud800",
+    r"\sum_{a=1}^{999}\sum_{b=1}^{999}\sum_{c=1}^{999} abc", r"\prod_{k=1}^{1000} k!",
+    r"\int_0^\infty e^{-x^2} dx",
+    "(x+y)^{5000}", "(x+y)^{500000000}", "((((x+1)^{99}+1)^{99}+1)^{99}+1)^{99}", "(x^{9999})^{9999}",
+    "x^{x^{x^{x^x}}}",
+    "1e999999999", "1e-999999999", "1E9999", "9" * 1400, "9" * 5000, "1/" * 700 + "3",
+    r"\sqrt{" * 240 + "2" + "}" * 240,
+    ",".join(map(str, range(370))), ",".join(map(str, range(9000))),
+    r"\{" + ",".join(f"x_{i}" for i in range(240)) + r"\}",
+    r"\begin{pmatrix}" + r"\\".join("&".join("1" * 20) for _ in range(30)) + r"\end{pmatrix}", "\x00" * 50,
+    "\ud800",
     "𝟙𝟚" * 300, "__import__('os').system('touch pwned')", "().__class__.__bases__[0].__subclasses__()",
-    r"\sin(10^{10^5})", "e^{e^{e^{e^e}}}", r"\exp(10^9)", "0^0", r"\frac{0}{0}", r"\infty-\infty", r"\log_1 5",
+    r"\sin(10^{10^5})", "e^{e^{e^{e^e}}}", r"\exp(10^9)", "0^0", r"\frac{0}{0}", r"\infty-\infty",
+    r"\log_1 5",
     r"\sqrt[0]{5}", r"\tan\frac{\pi}{2}", "(1/3)^{30000}", "100000!/99999!", "(3000!)^{5}", r"\pm 1" * 200,
     r"\cup".join(f"({i},{i}.5)" for i in range(120)), "x<" * 600 + "1", ":".join("1" * 700), "1" + "%" * 900,
-    r"\boxed{1" * 20000, "1," * 90000, r"\frac{1}{2}" * 15000, "( " * 50000, "g" * 10**6, r"\text{" * 250, "x'" * 700,
-    r"\frac" * 250, r"\begin{array}" * 100, "12_" * 450, "x_{" * 450, r"\sin" * 300 + " x", r"\sin(" * 200, "a+" * 700 + "b"]
+    r"\boxed{1" * 20000, "1," * 90000, r"\frac{1}{2}" * 15000, "( " * 50000, "g" * 10**6, r"\text{" * 250,
+    "x'" * 700,
+    r"\frac" * 250, r"\begin{array}" * 100, "12_" * 450, "x_{" * 450, r"\sin" * 300 + " x", r"\sin(" * 200,
+    "a+" * 700 + "b"]
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -362,7 +425,8 @@ def test_hostile_texts_are_answered_at_once(text, tmp_path, monkeypatch):
             start = time.process_time()
             assert is_equivalent(a, b) in (True, False)
             assert time.process_time() - start < 1
-        assert not (other == "1" and is_equivalent(text, "1")) or text[:2] in ("1%", "0^", "1/", "|") or len(text) < 90
+        assert not (other == "1" and is_equivalent(text, "1")) or text[:2] in ("1%", "0^", "1/",
+        "|") or len(text) < 90
     start = time.process_time()
     assert judge(text, "7") is False and judge("\\boxed{" + text, "7") is False
     parse_actions(text), parse_verdict(text), check_gold(text)
@@ -396,7 +460,8 @@ def test_judge_many():
 
 
 def test_judge_many_replaces_a_stuck_worker(tmp_path, monkeypatch):
-    """A stand-in for verifier.py hangs on one pair and dies on another; the pairs around them are still judged."""
+    """A stand-in for verifier.py hangs on one pair and dies on another; the pairs around them are still
+    judged."""
     worker = tmp_path / "worker.py"
     worker.write_text("import json, sys, time\n"
                       "for line in sys.stdin:\n"
@@ -416,7 +481,8 @@ def test_import_is_light():
     """The workers of judge_many import this file only; no torch, no transformers."""
     code = "import sys, verifier; print('torch' in sys.modules, 'transformers' in sys.modules, 'sympy' in sys.modules)"
     folder = os.path.dirname(verifier.__file__)
-    assert subprocess.check_output([sys.executable, "-c", code], cwd=folder, text=True).split() == ["False"] * 3
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=folder,
+    text=True).split() == ["False"] * 3
 
 
 def test_nothing_is_evaluated():
@@ -436,7 +502,8 @@ def test_labelled_pairs(shared):
     rows = rows_of(shared / "verifier" / "equiv_dev.jsonl")
     wrong = [r for r in rows if is_equivalent(r["pred"], r["gold"]) != r["label"]]
     accepted = [r for r in wrong if not r["label"]]
-    assert len(wrong) <= 0.015 * len(rows) and len(accepted) <= 0.003 * sum(not r["label"] for r in rows), wrong[:5]
+    assert len(wrong) <= 0.015 * len(rows) and len(accepted) <= 0.003 * sum(not r["label"] for r in
+    rows), wrong[:5]
 
 
 def test_labelled_responses(shared):
@@ -455,11 +522,15 @@ def gold_of(name, row):
 
 
 @pytest.mark.parametrize("name", ["aime24", "amc23", "college_math", "gaokao2023en", "gsm8k_test", "math500",
-                                  "minerva_math", "olympiadbench", pytest.param("gsm8k_train", marks=pytest.mark.slow)])
+                                  "minerva_math", "olympiadbench", pytest.param("gsm8k_train",
+                                  marks=pytest.mark.slow)])
 def test_gold_answers(shared, name):
     golds = [gold_of(name, row) for row in rows_of(shared / "data" / f"{name}.jsonl")]
-    golds = [gold for gold in golds if gold]                   # two answers of gaokao2023en are empty in the file
+    golds = [gold for gold in golds if gold]
+    # two answers of gaokao2023en are empty in the file
     assert [gold for gold in golds if check_gold(gold) or not judge("\\boxed{" + gold + "}", gold)] == []
     some = golds[:400]
-    same = [(a, b) for a, b in zip(some, some[1:]) if verifier.clean(a) != verifier.clean(b) and is_equivalent(a, b)]
-    assert len(same) <= 2, same                                # $-2$ and {-2}, 5 and x=5 are neighbours by chance
+    same = [(a, b) for a, b in zip(some,
+    some[1:]) if verifier.clean(a) != verifier.clean(b) and is_equivalent(a, b)]
+    assert len(same) <= 2, same
+    # $-2$ and {-2}, 5 and x=5 are neighbours by chance

@@ -6,10 +6,14 @@ from verifier import (action_rewards, check_gold, clean, extract_boxed, is_equiv
                       parse_actions, parse_verdict)
 
 PIECES = st.sampled_from(
-    r"""\frac \dfrac \sqrt \sqrt[3] \binom \pi e i x y n \infty \cup \cap \setminus \in \mathbb{R} \pm \cdot \times
-    \sin \cos \tan \ln \log \log_2 \le \ge \ne < > = + - * / ^ ^2 ^{ _{ _1 { } ( ) [ ] \{ \} | , ; : ! % \% $ \circ
-    ^\circ \text{ \text{and} or and cm \mathrm{~m} \left( \right] \begin{pmatrix} \end{pmatrix} & \\ 0 1 2 3 10 1.5
-    .25 1,000 1e3 e^ \overline{3} \boxed{ \lfloor \rfloor \langle \rangle \sum_{k=1}^{5} \ldots yes A (B) é ² √ ' \, \!
+    r"""\frac \dfrac \sqrt \sqrt[3] \binom \pi e i x y n \infty \cup \cap \setminus \in \mathbb{R} \pm \cdot
+    \times
+    \sin \cos \tan \ln \log \log_2 \le \ge \ne < > = + - * / ^ ^2 ^{ _{ _1 { } ( ) [ ] \{ \} | ,
+    ; : ! % \% $ \circ
+    ^\circ \text{ \text{and} or and cm \mathrm{~m} \left( \right] \begin{pmatrix} \end{pmatrix} & \\ 0 1 2 3
+    10 1.5
+    .25 1,000 1e3 e^ \overline{3} \boxed{ \lfloor \rfloor \langle \rangle \sum_{k=1}^{5} \ldots yes A (B) é ²
+    √ ' \, \!
     """.split()) | st.sampled_from([" ", "\n", "\\ ", "0.\\overline{3}", "\x00", "12345678901234567890"])
 LATEX = st.lists(PIECES, max_size=14).map("".join)
 EXPRESSIONS = st.recursive(
@@ -52,12 +56,15 @@ def test_one_more_is_another_answer(a):
 
 
 @RELAXED
-@given(st.lists(st.sampled_from(["Wait, let me recheck my solution.", "Let me try again.", "\n\n", "Wait", "\\boxed{4}", " ",
-                                 "Therefore, the answer is correct.", "\\boxed{", '"', "é", "so"]), max_size=12).map("".join))
+@given(st.lists(st.sampled_from(["Wait, let me recheck my solution.", "Let me try again.", "\n\n", "Wait",
+"\\boxed{4}", " ",
+                                 "Therefore, the answer is correct.", "\\boxed{", '"', "é", "so"]),
+                                 max_size=12).map("".join))
 def test_actions_cover_the_text_and_alternate(text):
     actions = parse_actions(text)
     assert "".join(action.text for action in actions) == text
     assert [action.type for action in actions] == (["solve", "verify"] * len(actions))[:len(actions)]
-    assert set(action_rewards(actions, "4", True)) <= {1, -1} and outcome_reward(actions, "4", True) in (1, -1)
+    assert set(action_rewards(actions, "4", True)) <= {1, -1} and outcome_reward(actions, "4", True) in (1,
+    -1)
     assert parse_verdict(text) in ("correct", "incorrect", None)
     assert extract_boxed(text) is None or judge(text, "4") in (True, False)
