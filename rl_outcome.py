@@ -96,6 +96,12 @@ def parse_args(argv=None):
     args.max_acc = args.max_acc or (0.7 if args.offline else 0.9)
     if args.temperature <= 0 or args.num_samples < 2:
         raise InputError("--temperature must be above 0 and --num-samples above 1")
+    for name in ("steps", "prompts_per_step", "updates_per_rollout", "max_new_tokens", "max_tokens", "rollout_rows",
+                 "eval_every", "save_every", "show_every"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1")
+    if args.updates_per_rollout > args.prompts_per_step * args.num_samples:
+        raise InputError("--updates-per-rollout is greater than the number of responses")
     if bool(args.data) == bool(args.offline):
         raise InputError("one of --data and --offline is needed")
     return args
@@ -562,6 +568,8 @@ def train(args):
     state, out = start_run(args), Path(args.out)
     policy, tokenizer = models.load(out / "last" if state else args.model, args.device, args.dtype)
     reference = models.load(args.model, args.device, args.dtype)[0] if args.beta or args.offline else None
+    if reference and args.offload in ("reference", "both"):
+        reference.to("cpu")
     data = read_data(tokenizer, models.stop_ids(policy, tokenizer)[0], args)
     held_out = models.read_problems(args.eval_data, check=verifier.check_gold) if args.eval_data else []
     optimizer, weights = make_optimizer(policy, args, state)
@@ -569,7 +577,9 @@ def train(args):
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     start_files(args, state)
     start, best, bad, interrupted = state["step"] if state else 0, state["best"] if state else -1, 0, []
-    signal.signal(signal.SIGINT, lambda *_: interrupted.append(1))      # Ctrl-C: finish the step, save, leave
+    # Ctrl-C: finish the step, save, leave; a second one leaves at once
+    signal.signal(signal.SIGINT,
+                  lambda *_: interrupted.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
     if not state:
         append(args, "metrics.jsonl", json.dumps({"step": 0, **evaluate(policy, tokenizer, held_out, args)}))
     bar = tqdm(range(start + 1, args.steps + 1), initial=start, total=args.steps, unit="step")

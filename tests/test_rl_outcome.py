@@ -472,6 +472,7 @@ def test_bad_problem_lines(chain, tmp_path, line, words):
 
 @pytest.mark.parametrize("extra, word", [
     (["--temperature", "0"], "--temperature"), (["--num-samples", "1"], "--num-samples"),
+    (["--steps", "0"], "--steps"), (["--updates-per-rollout", "25"], "--updates-per-rollout"),
     (["--offline", "s.jsonl"], "--offline"), (["--model", "/nowhere/at/all"], "/nowhere"),
     (["--eval-data", "/nowhere.jsonl"], "/nowhere.jsonl"), (["--samples", "/nowhere.jsonl"], "/nowhere.jsonl"),
 ])
