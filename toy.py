@@ -58,11 +58,12 @@ import verifier
 LEVELS = {
     1: ((2, 9), (2, 12), (1, 20)),
     2: ((2, 9), (10, 60), (10, 99)),
-    3: ((3, 9), (50, 80), (20, 199)),
-    4: ((3, 8), (80, 199), (20, 299)),
-    5: ((4, 6), (200, 499), (50, 699)),
+    3: ((3, 6), (50, 120), (20, 199)),
+    4: ((3, 6), (100, 199), (20, 299)),
+    5: ((4, 5), (200, 499), (50, 699)),
 }
-# The base is trained on wider ranges; the levels were then cut so that its accuracy falls from 1 to 5.
+# The base is trained on wider ranges. The levels were then cut where its accuracy falls: sevens and nines turn out
+# to be easy to divide by, fours and fives hard.
 CORPUS_RANGES = [
     ((2, 9), (2, 12), (1, 20)),
     ((2, 9), (10, 60), (10, 99)),
@@ -170,9 +171,10 @@ def verifications(samples: list[dict], kind: str) -> list[dict]:
 
 
 # ---------------------------------------------------------------- tokenizer
+VERIFY = "Wait, let me recheck my solution."
 PAD, END, PROBLEM, GRADED, DRILL = "<|pad|>", "<|end|>", "<|problem|>", "<|graded|>", "<|drill|>"
 PHRASES = [
-    "Wait, let me recheck my solution.", "Let me try again.", "Therefore, the answer is correct.",
+    VERIFY, "Let me try again.", "Therefore, the answer is correct.",
     "Therefore, the answer is incorrect.", "Therefore, the answer cannot be verified.", "Which number times ",
     "Solve ", "Check: ", "\\boxed{", " vs ", " plus ", " is ", "yes", "no", "\n\n", ". ",
 ]
@@ -217,77 +219,110 @@ def near_miss(rng: random.Random, x: int) -> int:
             return wrong
 
 
-def bare_document(rng: random.Random) -> tuple[str, str]:
-    """(prompt, rest): a problem and its boxed answer. Only the rest is learnt."""
-    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
-    return PROBLEM + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", f"\\boxed{{{x}}}{END}"
+def own_error(rng: random.Random, x: int) -> int:
+    """A wrong answer at the distance at which the base itself errs (median 1 at x = 30, 2 at 65, 4 at 140)."""
+    distance = 1 + int(rng.expovariate(1 / (0.7 + x / 60)))
+    return x + distance if rng.random() < 0.5 or distance >= x else x - distance
 
 
-def graded_document(rng: random.Random, most: int = 6) -> tuple[str, str]:
-    """(prompt, rest): attempts that never repeat a refuted answer, each with its check, until one is right."""
+# A document is a list of (text, learn): what is chance, such as the numbers of a problem, is not to be predicted.
+Document = list[tuple[str, bool]]
+
+
+def bare_document(rng: random.Random) -> Document:
+    """A problem and its boxed answer."""
     a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
-    c, paper_style, p_right = a * x + b, rng.random() < 0.5, rng.choice((0.3, 0.6))
-    parts, tried = [], set()
-    while len(tried) < most:
-        answer = x if rng.random() < p_right else near_miss(rng, x)
-        if answer in tried:
-            continue
-        tried.add(answer)
+    return [(PROBLEM + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", False), (f"\\boxed{{{x}}}{END}", True)]
+
+
+def attempts(rng: random.Random, x: int, wrong, most: int = 6) -> list[int]:
+    """Different answers until the right one comes, or `most`."""
+    p_right, tried = rng.choice((0.3, 0.6)), []
+    while len(tried) < most and x not in tried:
+        answer = x if rng.random() < p_right else wrong(rng, x)
+        if answer not in tried:
+            tried.append(answer)
+    return tried
+
+
+def graded_document(rng: random.Random) -> Document:
+    """Attempts that never repeat a refuted answer, each with its check, until one is right."""
+    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
+    c, paper_style, parts = a * x + b, rng.random() < 0.5, []
+    for answer in attempts(rng, x, near_miss):
         if paper_style:
             parts += ["Let me try again."] if parts else []
-            parts += [f"\\boxed{{{answer}}}", "Wait, let me recheck my solution.", confirmative_check(a, b, c, answer)]
+            parts += [f"\\boxed{{{answer}}}", VERIFY, confirmative_check(a, b, c, answer)]
         else:
-            parts += [f"\\boxed{{{answer}}}",
-                      confirmative_check(a, b, c, answer, verdict=False) + ("yes" if answer == x else "no")]
-        if answer == x:
-            break
-    return GRADED + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", "\n\n".join(parts) + END
+            check = confirmative_check(a, b, c, answer, verdict=False)
+            parts += [f"\\boxed{{{answer}}}", check + ("yes" if answer == x else "no")]
+    head = GRADED + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n"
+    return [(head, False), ("\n\n".join(parts) + END, True)]
 
 
-def drill_document(rng: random.Random) -> tuple[str, str]:
-    """(prompt, rest): one product, sum or comparison of the sizes that checks need."""
+def retry_document(rng: random.Random) -> Document:
+    """Graded work in the paper's phrases with the errors that the base makes. Wrong answers are there to be read,
+    not learnt. One in five begins like a bare problem, so that the habit is there too, though rarely used."""
+    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
+    first = PROBLEM if rng.random() < 0.2 else GRADED
+    document = [(first + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", False)]
+    for i, answer in enumerate(attempts(rng, x, own_error if rng.random() < 0.7 else near_miss)):
+        document += [("\n\nLet me try again.\n\n", True)] if i else []
+        document += [(f"\\boxed{{{answer}}}", answer == x),
+                     (f"\n\n{VERIFY}\n\n" + confirmative_check(a, b, a * x + b, answer), True)]
+    return document + [(END, True)]
+
+
+def drill_document(rng: random.Random) -> Document:
+    """One product, sum or comparison of the sizes that checks need."""
     a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
     x = near_miss(rng, x)
     kind = rng.randrange(3)
     if kind == 0:
-        return f"{DRILL}{a}*{x}=", f"{a * x}{END}"
-    if kind == 1:
-        return f"{DRILL}{a * x}+{b}=", f"{a * x + b}{END}"
-    total, other = a * x + b, a * near_miss(rng, x) + b
-    same = rng.random() < 0.5
-    return f"{DRILL}{total} vs {total if same else other}. ", ("yes" if same else "no") + END
+        question, answer = f"{a}*{x}=", f"{a * x}"
+    elif kind == 1:
+        question, answer = f"{a * x}+{b}=", f"{a * x + b}"
+    else:
+        total, other, same = a * x + b, a * near_miss(rng, x) + b, rng.random() < 0.5
+        question, answer = f"{total} vs {total if same else other}. ", "yes" if same else "no"
+    return [(DRILL + question, False), (answer + END, True)]
 
 
+# The base is trained in two phases, tokens and peak learning rate each. A batch has a part with short rows and one
+# with long rows, so that short documents do not pay attention's price for long ones: rows, length, documents and
+# their shares. First to solve, compute and check; then to make use of a failed check.
+PHASES = {
+    "world": (22_000_000, 3e-3, [(32, 64, {bare_document: 0.35, drill_document: 0.65}), (7, 320, {graded_document: 1})]),
+    "habit": (10_000_000, 2e-3, [(16, 64, {bare_document: 0.6, drill_document: 0.4}), (12, 320, {retry_document: 1})]),
+}
 
-# A training batch has two parts, so that short documents do not pay attention's price for long rows:
-# rows, row length, (document, share of the documents).
-SHORT = (32, 64, ((bare_document, 0.35), (drill_document, 0.65)))
-LONG = (7, 320, ((graded_document, 1.0),))
 
-
-def pack(rng: random.Random, tokenizer, rows: int, length: int, corpus) -> tuple[torch.Tensor, torch.Tensor]:
-    """Documents packed whole into rows -> ids [rows, length], and learn [rows, length], True where a token is
-    to be predicted (the numbers of a problem are chance: nothing to learn there)."""
+def pack(rng: random.Random, tokenizer, rows: int, length: int, shares: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Documents packed whole into rows -> ids [rows, length], and learn [rows, length], True where a token is to be
+    predicted."""
     ids = torch.full((rows, length), tokenizer.pad_token_id)
     learn = torch.zeros((rows, length), dtype=torch.bool)
-    makers, weights = zip(*corpus)
-    waiting: list[tuple[list[int], int]] = []
+    waiting: list[tuple[list[int], list[bool]]] = []
     for r in range(rows):
         filled = 0
         while True:
             if len(waiting) < 16:
-                texts = [make(rng) for make in rng.choices(makers, weights, k=32)]
-                heads = tokenizer.backend_tokenizer.encode_batch([t[0] for t in texts])
-                tails = tokenizer.backend_tokenizer.encode_batch([t[1] for t in texts])
-                waiting += [(h.ids + t.ids, len(h.ids)) for h, t in zip(heads, tails)]
-            fits = next((i for i, (d, _) in enumerate(waiting) if len(d) <= length - filled), None)
+                waiting += [encode(tokenizer, make(rng)) for make in rng.choices(*zip(*shares.items()), k=32)]
+            fits = next((i for i, (tokens, _) in enumerate(waiting) if len(tokens) <= length - filled), None)
             if fits is None:
                 break
-            tokens, prompt = waiting.pop(fits)
+            tokens, learnt = waiting.pop(fits)
             ids[r, filled:filled + len(tokens)] = torch.tensor(tokens)
-            learn[r, filled + prompt:filled + len(tokens)] = True
+            learn[r, filled:filled + len(tokens)] = torch.tensor(learnt)
             filled += len(tokens)
     return ids, learn
+
+
+def encode(tokenizer, document: Document) -> tuple[list[int], list[bool]]:
+    """Token ids of a document, and for each whether it is learnt."""
+    pieces = tokenizer.backend_tokenizer.encode_batch([text for text, _ in document])
+    return ([i for piece in pieces for i in piece.ids],
+            [learn for piece, (_, learn) in zip(pieces, document) for _ in piece.ids])
 
 
 # ---------------------------------------------------------------- training the base
@@ -301,45 +336,43 @@ def build_model(tokenizer, hidden: int = 96, layers: int = 3, heads: int = 4) ->
 
 
 @torch.no_grad()
-def exact_share(net, tokenizer, documents: list[tuple[str, str]]) -> float:
-    """Share of documents whose rest the model's argmax reproduces token for token given the tokens before:
-    the same as decoding greedily and comparing."""
-    net.eval()
-    heads = [tokenizer(p, add_special_tokens=False).input_ids for p, _ in documents]
-    tails = [tokenizer(r, add_special_tokens=False).input_ids for _, r in documents]
-    length = max(len(h) + len(t) for h, t in zip(heads, tails))
-    ids = torch.full((len(documents), length), tokenizer.pad_token_id)
+def exact_share(net, tokenizer, documents: list[Document]) -> float:
+    """Share of documents whose learnt tokens are all the model's argmax given the tokens before: the same as
+    decoding greedily and comparing."""
+    encoded = [encode(tokenizer, d) for d in documents]
+    ids = torch.full((len(documents), max(len(tokens) for tokens, _ in encoded)), tokenizer.pad_token_id)
     learn = torch.zeros_like(ids, dtype=torch.bool)
-    for i, (h, t) in enumerate(zip(heads, tails)):
-        ids[i, :len(h) + len(t)] = torch.tensor(h + t)
-        learn[i, len(h):len(h) + len(t)] = True
+    for i, (tokens, learnt) in enumerate(encoded):
+        ids[i, :len(tokens)], learn[i, :len(tokens)] = torch.tensor(tokens), torch.tensor(learnt)
     guess = net(input_ids=ids.to(net.device)).logits.argmax(-1).cpu()
-    net.train()
     return ((guess[:, :-1] == ids[:, 1:]) | ~learn[:, 1:]).all(1).float().mean().item()
 
 
 def probe(net, tokenizer, n: int = 200) -> dict:
-    """Greedy accuracy of bare answers by level, and of the checks at the end of graded work by depth."""
+    """Greedy accuracy of bare answers by level, of the last check of graded work by depth, and of the retry."""
     rng, report = random.Random("probe"), {}
     for level in LEVELS:
         triples = [draw(rng, LEVELS[level], test=True) for _ in range(n)]
-        texts = [PROBLEM + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n" for a, x, b in triples]
-        report[f"solve{level}"] = exact_share(
-            net, tokenizer, [(t, f"\\boxed{{{x}}}{END}") for t, (_, x, _) in zip(texts, triples)])
+        report[f"solve{level}"] = exact_share(net, tokenizer, [
+            [(PROBLEM + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", False), (f"\\boxed{{{x}}}{END}", True)]
+            for a, x, b in triples])
     for depth in (1, 3, 6):
-        report[f"check{depth}"] = exact_share(net, tokenizer, [deep_check(rng, depth) for _ in range(n)])
+        checks, retries = zip(*(deep_work(rng, depth) for _ in range(n)))
+        report[f"check{depth}"] = exact_share(net, tokenizer, checks)
+        report[f"retry{depth}"] = exact_share(net, tokenizer, retries)
     return report
 
 
-def deep_check(rng: random.Random, depth: int) -> tuple[str, str]:
-    """Graded work with `depth` attempts in the paper's phrases, split before its last check."""
-    a, x, b = draw(rng, rng.choice(CORPUS_RANGES), test=True)
-    answers = [near_miss(rng, x) for _ in range(depth - 1)] + [rng.choice((x, near_miss(rng, x)))]
-    turns = [(f"\\boxed{{{s}}}\n\nWait, let me recheck my solution.\n\n", confirmative_check(a, b, a * x + b, s))
-             for s in answers]
-    before = "\n\nLet me try again.\n\n".join(box + check for box, check in turns)
-    head = GRADED + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n" + before
-    return head.removesuffix(turns[-1][1]), turns[-1][1]
+def deep_work(rng: random.Random, depth: int) -> tuple[Document, Document]:
+    """Graded work with `depth` wrong attempts: to be continued by the check of the last, or by the right retry."""
+    a, x, b = draw(rng, rng.choice(list(LEVELS.values())), test=True)
+    text = GRADED + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n"
+    for i in range(depth):
+        wrong = own_error(rng, x)
+        before = text + f"\\boxed{{{wrong}}}\n\n{VERIFY}\n\n"
+        check = confirmative_check(a, b, a * x + b, wrong)
+        text = before + check + "\n\nLet me try again.\n\n"
+    return [(before, False), (check, True)], [(text, False), (f"\\boxed{{{x}}}", True)]
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
@@ -357,17 +390,26 @@ def optimizers(net, peak: float) -> list[torch.optim.Optimizer]:
 
 
 def train(args) -> None:
-    """Train the base from scratch on --tokens tokens; save it with its training log and a corpus sample."""
+    """Train the base from scratch, both phases; save it with its training log and a corpus sample."""
     torch.manual_seed(args.seed)
-    rng, tokenizer = random.Random(f"corpus-{args.seed}"), build_tokenizer()
-    net = build_model(tokenizer).to(model_lib.pick_device(args.device)).train()
-    opts = optimizers(net, args.lr)
-    steps, started, log = args.tokens // sum(rows * length for rows, length, _ in (SHORT, LONG)), time.time(), []
-    bar = tqdm(range(steps), desc="toy base", mininterval=5)
+    tokenizer = build_tokenizer()
+    net, log = build_model(tokenizer).to(model_lib.pick_device(args.device)), []
+    for phase in PHASES:
+        train_phase(net, tokenizer, phase, args, log)
+    model_lib.write_jsonl(Path(args.out) / "training.jsonl", log)
+    (Path(args.out) / "corpus_sample.txt").write_text(corpus_sample())
+
+
+def train_phase(net, tokenizer, phase: str, args, log: list[dict]) -> None:
+    """One phase: fresh optimizers, learning rate down to 0. The base is saved at every probe."""
+    tokens, peak, parts = PHASES[phase]
+    rng, opts, started = random.Random(f"corpus-{args.seed}-{phase}"), optimizers(net, peak), time.time()
+    steps = int(tokens * args.scale) // sum(rows * length for rows, length, _ in parts)
+    bar = tqdm(range(steps), desc=f"toy base, {phase}", mininterval=5)
     for step in bar:
         for opt in opts:
-            opt.param_groups[0]["lr"] = learning_rate(step, steps, args.lr)
-        loss = corpus_loss(net, [pack(rng, tokenizer, *part) for part in (SHORT, LONG)])
+            opt.param_groups[0]["lr"] = learning_rate(step, steps, peak)
+        loss = corpus_loss(net, [pack(rng, tokenizer, *part) for part in parts])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for opt in opts:
@@ -375,13 +417,11 @@ def train(args) -> None:
             opt.zero_grad()
         if (step + 1) % args.probe_every == 0 or step + 1 == steps:
             report = {k: round(v, 3) for k, v in probe(net, tokenizer).items()}
-            bar.set_postfix(loss=f"{loss.item():.3f}", solve5=report["solve5"], check6=report["check6"])
-            log.append({"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(time.time() - started)})
-            log[-1].update(report)
+            bar.set_postfix(loss=f"{loss.item():.3f}", solve3=report["solve3"], check6=report["check6"])
+            log.append({"phase": phase, "step": step + 1, "loss": round(loss.item(), 4),
+                        "seconds": round(time.time() - started), **report})
             tqdm.write(json.dumps(log[-1]))
             model_lib.save(net, tokenizer, args.out)
-    model_lib.write_jsonl(Path(args.out) / "training.jsonl", log)
-    (Path(args.out) / "corpus_sample.txt").write_text(corpus_sample())
 
 
 def corpus_loss(net, batches) -> torch.Tensor:
@@ -394,11 +434,10 @@ def corpus_loss(net, batches) -> torch.Tensor:
     return F.cross_entropy(torch.cat(logits), torch.cat(targets))
 
 
-def corpus_sample(n: int = 20) -> str:
+def corpus_sample(n: int = 12) -> str:
     """The first documents of each kind, as text: shipped beside the base, so that a change of the world shows."""
-    rng = random.Random("sample")
-    makers = (bare_document, graded_document, drill_document)
-    return "\n".join("".join(make(rng)) for make in makers for _ in range(n))
+    rng, makers = random.Random("sample"), (bare_document, graded_document, retry_document, drill_document)
+    return "\n".join("".join(text for text, _ in make(rng)) for make in makers for _ in range(n))
 
 
 # ---------------------------------------------------------------- command line
@@ -440,8 +479,7 @@ def main() -> None:
     task.add_argument("--show", action="store_true", help="print a problem of each level and family")
     task.add_argument("--train", action="store_true", help="train the base from scratch into --out")
     parser.add_argument("--kind", choices=CHECKS, default="confirmative", help="the teacher's way of checking")
-    parser.add_argument("--tokens", type=int, default=22_000_000, help="training tokens of the base")
-    parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate of the base")
+    parser.add_argument("--scale", type=float, default=1.0, help="with --train: share of the full training")
     parser.add_argument("--probe-every", type=int, default=250, help="steps between accuracy reports")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()

@@ -98,22 +98,37 @@ def test_prompt_and_stop(shipped):
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
-def test_graded_work_never_repeats_and_stops_when_right():
+def whole(document):
+    return "".join(text for text, _ in document)
+
+
+@pytest.mark.parametrize("make", [toy.graded_document, toy.retry_document])
+def test_graded_work_never_repeats_and_stops_when_right(make):
     rng = random.Random(3)
     for _ in range(300):
-        prompt, rest = toy.graded_document(rng)
-        a, b, c = toy.parse_problem(prompt.removeprefix(toy.GRADED))
+        first, _, rest = whole(make(rng)).partition("\n")
+        a, b, c = toy.parse_problem(first.removeprefix(toy.GRADED).removeprefix(toy.PROBLEM))
         answers = [verifier.extract_boxed(p) for p in rest.split("\n\n") if "boxed" in p]
         assert len(set(answers)) == len(answers) <= 6
         assert all(a * int(s) + b != c for s in answers[:-1])
 
 
+def test_retry_documents_learn_no_wrong_answer():
+    rng = random.Random(4)
+    for _ in range(200):
+        document = toy.retry_document(rng)
+        a, b, c = toy.parse_problem(document[0][0].removeprefix(toy.GRADED).removeprefix(toy.PROBLEM).strip())
+        boxes = [(int(verifier.extract_boxed(text)), learn) for text, learn in document if "boxed" in text]
+        assert all(learn == (a * answer + b == c) for answer, learn in boxes)
+        assert not document[0][1] and all(learn for text, learn in document[1:] if "boxed" not in text)
+
+
 def test_packing_learns_only_what_follows_the_prompt():
     tokenizer = toy.build_tokenizer()
-    ids, learn = toy.pack(random.Random(0), tokenizer, *toy.SHORT)
+    ids, learn = toy.pack(random.Random(0), tokenizer, 32, 64, {toy.bare_document: 0.5, toy.drill_document: 0.5})
     assert ids.shape == learn.shape == (32, 64)
     text = tokenizer.decode(ids[0][learn[0]])
-    assert "Solve" not in text and text.count(toy.END) == (ids[0] == tokenizer.eos_token_id).sum()
+    assert "Solve" not in text and text.count(toy.END) == (ids[0] == tokenizer.eos_token_id).sum() > 1
     assert not learn[ids == tokenizer.pad_token_id].any()
 
 
@@ -178,8 +193,9 @@ def test_bad_samples_are_one_line(tmp_path, repo, content, word):
 
 
 def test_training_runs_and_lowers_the_loss(tmp_path, repo):
-    done = subprocess.run([sys.executable, str(repo / "toy.py"), "--train", "--out", "b", "--tokens", "130000",
-                           "--probe-every", "15"], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, str(repo / "toy.py"), "--train", "--out", "b", "--scale", "0.005",
+                           "--probe-every", "10"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (tmp_path / "b/training.jsonl").read_text().splitlines()]
-    assert log[-1]["loss"] < log[0]["loss"] < 3.5
+    world = [row["loss"] for row in log if row["phase"] == "world"]
+    assert world[-1] < world[0] < 3.5 and log[-1]["phase"] == "habit"
