@@ -106,8 +106,8 @@ def parse_args(argv=None):
     args.max_acc = args.max_acc or (0.7 if args.offline else 0.9)
     if args.temperature <= 0 or args.num_samples < 2:
         raise InputError("--temperature must be above 0 and --num-samples above 1")
-    for name in ("steps", "prompts_per_step", "updates_per_rollout", "max_new_tokens", "max_tokens", "rollout_rows",
-                 "eval_every", "save_every", "show_every"):
+    for name in ("steps", "prompts_per_step", "updates_per_rollout", "max_new_tokens", "max_tokens",
+                 "rollout_rows", "eval_every", "save_every", "show_every"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1")
     if args.updates_per_rollout > args.prompts_per_step * args.num_samples:

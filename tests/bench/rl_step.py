@@ -5,7 +5,7 @@
 Both train the same randomly initialised model of the toy world's size on the same problems with the same sizes,
 temperature, beta and clip range, without gradient checkpointing, in this process, turn by turn. A random model
 stops with a natural skew: after 1 to --max-new-tokens tokens. The first step of every run is a warm-up and is
-not counted. `trl` is not among the project's requirements: run this with a Python that has it.
+not counted. CPU seconds are shown beside the wall clock, for a busy machine. `trl` is not among the project's requirements: run this with a Python that has it.
 """
 import argparse
 import json
@@ -39,16 +39,29 @@ torch.set_num_threads(args.threads)
 PROMPTS, SAMPLES, UPDATES = 64, 4, 4
 
 
+def now():
+    """(wall clock, CPU time) in seconds"""
+    return time.perf_counter(), time.process_time()
+
+
+def per_step(start, end):
+    return [(b - a) / args.steps for a, b in zip(start, end)]
+
+
 def ours(stage, folder, data, out):
-    """-> (seconds per step, tokens per response) of the counted steps."""
+    """-> ([wall, CPU] seconds per step, tokens per response) of the counted steps."""
+    marks, take = [], stage.take
+    stage.take = lambda *rest: marks.append(now()) or take(*rest)       # called once at the start of every step
     stage.train(stage.parse_args([
         "--model", folder, "--data", data, "--out", str(out), "--steps", str(1 + args.steps), "--prompts-per-step",
         str(PROMPTS), "--num-samples", str(SAMPLES), "--updates-per-rollout", str(UPDATES), "--max-new-tokens",
         str(args.max_new_tokens), "--max-tokens", "4096", "--save-every", "1000", "--show-every", "1000"]))
+    marks.append(now())
+    stage.take = take
     rows = [json.loads(line) for line in open(Path(out) / "metrics.jsonl")][2:]
     split = {k: statistics.mean(r["seconds_" + k] for r in rows) for k in ("rollout", "logprobs", "update")}
     print("   ", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in split.items()))
-    return statistics.mean(r["seconds"] for r in rows), statistics.mean(r["tokens"] for r in rows)
+    return per_step(marks[1], marks[-1]), statistics.mean(r["tokens"] for r in rows)
 
 
 def trl_rloo(folder, problems, out):
@@ -61,13 +74,13 @@ def trl_rloo(folder, problems, out):
 
     class Clock(TrainerCallback):
         def on_step_begin(self, _, state, control, **kwargs):
-            marks.append(time.perf_counter())
+            marks.append(now())
 
         def on_log(self, _, state, control, logs=None, **kwargs):
             lengths.extend(logs[k] for k in ("completions/mean_length",) if k in logs)       # once a generation
 
         def on_train_end(self, _, state, control, **kwargs):
-            marks.append(time.perf_counter())
+            marks.append(now())
 
     rows = [{"prompt": p["problem"], "answer": p["answer"]} for p in problems]
     config = RLOOConfig(
@@ -80,7 +93,7 @@ def trl_rloo(folder, problems, out):
                           train_dataset=datasets.Dataset.from_list(rows), callbacks=[Clock()])
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return (marks[-1] - marks[UPDATES]) / args.steps, statistics.mean(map(float, lengths[1:]))
+    return per_step(marks[UPDATES], marks[-1]), statistics.mean(map(float, lengths[1:]))
 
 
 def main():
@@ -102,12 +115,13 @@ def main():
             for name, side in sides.items():
                 seconds, tokens = side(f"{temporary}/{name}{turn}")
                 found[name].append(seconds)
-                print(f"round {turn + 1}: {name:16} {seconds:7.2f} s a step, {tokens:.0f} tokens a response", flush=True)
-    best = {name: min(times) for name, times in found.items()}
-    for name, seconds in best.items():
-        ratio = best.get("trl.RLOOTrainer", seconds) / seconds
-        print(f"{name:16} best {seconds:7.2f} s a step   {ratio:5.2f} x as fast as trl.RLOOTrainer"
-              if not args.skip_trl else f"{name:16} best {seconds:7.2f} s a step")
+                print(f"round {turn + 1}: {name:16} {seconds[0]:7.2f} s a step (CPU {seconds[1]:.2f} s), "
+                      f"{tokens:.0f} tokens a response", flush=True)
+    best = {name: [min(times) for times in zip(*turns)] for name, turns in found.items()}
+    for name, (wall, cpu) in best.items():
+        print(f"{name:16} best {wall:7.2f} s a step, CPU {cpu:.2f} s", end="")
+        other = best.get("trl.RLOOTrainer")
+        print(f": trl.RLOOTrainer takes {other[0] / wall:.2f} x as long, CPU {other[1] / cpu:.2f} x" if other else "")
 
 
 if __name__ == "__main__":
