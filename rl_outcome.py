@@ -23,7 +23,7 @@ Chosen on purpose:
 - The stop token is the last token of a response and is trained. A response that never stops has R_o = -1.
 - Ids are trained on as sampled. pi_old is scored by the update's own forward, micro-batch by micro-batch, so
   that the first ratio after a rollout is exactly 1 (asserted).
-- Whatever is random is a function of (seed, step): a resumed run repeats an uninterrupted one bit for bit.
+- Whatever is random is a function of (seed, step): a resumed run repeats an unstop_now one bit for bit.
 - Offline, pi_old is the sampling policy = pi_ref, and b the mean reward at problems of like accuracy.
 
 Map: flags - log-probs - advantage and loss - rollout - rewards - data - statistics - update - run - train.
@@ -576,10 +576,10 @@ def train(args):
     if args.grad_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     start_files(args, state)
-    start, best, bad, interrupted = state["step"] if state else 0, state["best"] if state else -1, 0, []
+    start, best, bad, stop_now = state["step"] if state else 0, state["best"] if state else -1, 0, []
     # Ctrl-C: finish the step, save, leave; a second one leaves at once
     signal.signal(signal.SIGINT,
-                  lambda *_: interrupted.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
+                  lambda *_: stop_now.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
     if not state:
         append(args, "metrics.jsonl", json.dumps({"step": 0, **evaluate(policy, tokenizer, held_out, args)}))
     bar = tqdm(range(start + 1, args.steps + 1), initial=start, total=args.steps, unit="step")
@@ -609,7 +609,7 @@ def train(args):
         assert bad or args.offline or off <= slack, f"the first ratio is off by {off}"
         clock.append(time.time())
         row |= statistics(trajectories, updates, clock, args)
-        final = step == args.steps or bool(interrupted)
+        final = step == args.steps or bool(stop_now)
         if step % args.eval_every == 0 or final:
             row |= evaluate(policy, tokenizer, held_out, args)
             if row.get("eval_accuracy", -1) > best:
@@ -623,7 +623,7 @@ def train(args):
                 "step": step, "best": best, "optimizer": optimizer.state_dict(), "weights": weights,
                 "sizes": {name: (out / name).stat().st_size for name in LOGS}}})
         bar.set_postfix({x: f"{row[x]:.3g}" for x in ("reward", "accuracy", "kl", "rollout_tokens_per_s")})
-        if interrupted:
+        if stop_now:
             raise KeyboardInterrupt
 
 

@@ -700,10 +700,10 @@ def train(args):
     if args.grad_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     start_files(args, state)
-    start, best, bad, interrupted = state["step"] if state else 0, state["best"] if state else -1, 0, []
+    start, best, bad, stop_now = state["step"] if state else 0, state["best"] if state else -1, 0, []
     # Ctrl-C: finish the step, save, leave; a second one leaves at once
     signal.signal(signal.SIGINT,
-                  lambda *_: interrupted.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
+                  lambda *_: stop_now.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
     if not state:
         append(args, "metrics.jsonl", json.dumps({"step": 0, **evaluate(policy, tokenizer, held_out, args)}))
     bar = tqdm(range(start + 1, args.steps + 1), initial=start, total=args.steps, unit="step")
@@ -733,7 +733,7 @@ def train(args):
         assert bad or args.offline or off <= slack, f"the first ratio is off by {off}"
         clock.append(time.time())
         row |= statistics(trajectories, updates, clock, args)
-        final = step == args.steps or bool(interrupted)
+        final = step == args.steps or bool(stop_now)
         if step % args.eval_every == 0 or final:
             row |= evaluate(policy, tokenizer, held_out, args)
             if row.get("eval_accuracy", -1) > best:
@@ -748,7 +748,7 @@ def train(args):
                 "baseline": table.state_dict(),
                 "sizes": {name: (out / name).stat().st_size for name in LOGS}}})
         bar.set_postfix({x: f"{row[x]:.3g}" for x in ("reward", "accuracy", "kl", "rollout_tokens_per_s")})
-        if interrupted:
+        if stop_now:
             raise KeyboardInterrupt
     print("group of (4), count, mean reward")
     for group, (count, total) in sorted(table.table.items(), key=lambda item: -item[1][0])[:20]:
