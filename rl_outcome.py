@@ -23,7 +23,7 @@ Chosen on purpose:
 - The stop token is the last token of a response and is trained. A response that never stops has R_o = -1.
 - Ids are trained on as sampled. pi_old is scored by the update's own forward, micro-batch by micro-batch, so
   that the first ratio after a rollout is exactly 1 (asserted).
-- Whatever is random is a function of (seed, step): a resumed run repeats an unstop_now one bit for bit.
+- Whatever is random is a function of (seed, step): a resumed run repeats an uninterrupted one bit for bit.
 - Offline, pi_old is the sampling policy = pi_ref, and b the mean reward at problems of like accuracy.
 
 Map: flags - log-probs - advantage and loss - rollout - rewards - data - statistics - update - run - train.
