@@ -13,8 +13,8 @@ from pathlib import Path
 
 import model
 
-COLUMNS = {"first_accuracy": "first", "final_accuracy": "final", "VA": "VA", "ER": "ER", "CP": "CP", "ICR": "ICR",
-           "CIR": "CIR", "trials": "trials", "finished": "finished"}
+COLUMNS = {"first_accuracy": "first", "final_accuracy": "final", "VA": "VA", "ER": "ER", "CP": "CP",
+           "ICR": "ICR", "CIR": "CIR", "trials": "trials", "finished": "finished"}
 
 
 def mean_sd(values: list) -> str:
@@ -30,9 +30,9 @@ def mean_sd(values: list) -> str:
 
 
 def table(reports: list[dict], baseline: str = "BI") -> str:
-    """Markdown: one line a model, mean ± sample standard deviation over the reports, percent but for trials."""
-    levels = sorted({key for r in reports for m in r["models"].values() for key in m if key.startswith("level_")
-                     and key.endswith("_accuracy")})
+    """Markdown: one line a model, mean ± standard deviation over the reports, percent but for trials."""
+    levels = sorted({key for r in reports for m in r["models"].values() for key in m
+                     if key.startswith("level_") and key.endswith("_accuracy")})
     names = {**COLUMNS, **{key: f"L{key.split('_')[1]}" for key in levels}}
     lines = ["| model | " + " | ".join(names.values()) + f" | final − {baseline} |",
              "| --- |" + " --- |" * (len(names) + 1)]
@@ -66,7 +66,7 @@ def main() -> None:
     reports = [read_report(path) for path in sys.argv[1:]]
     if len({tuple(r["models"]) for r in reports}) > 1:
         raise model.InputError("the reports compare different models")
-    print(f"{len(reports)} seeds, {reports[0]['problems']} problems each, mean ± standard deviation over seeds, percent")
+    print(f"{len(reports)} seeds, {reports[0]['problems']} problems each, mean ± standard deviation, percent")
     print(table(reports))
 
 

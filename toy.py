@@ -4,36 +4,33 @@ Self-verification pays only where checking an answer is easier than finding it. 
 
     Solve 7x+133=693          or          Which number times 7 plus 133 is 693?
 
-is answered in one leap, `\\boxed{80}`, with no steps written down: the network must subtract and divide inside
-one forward pass, and with three-digit numbers it often lands nearby (`82`). The check is written out in small
+is answered in one leap, `\\boxed{80}`, no steps written down: the network must subtract and divide inside one
+forward pass, and with three-digit numbers it often lands nearby (`82`). The check is written out in small
 safe steps that a tiny network computes almost without error (paper §2.2: confirmative, it substitutes the
 answer back and never solves again):
 
     Check: 7*82=574. 574+133=707. 707 vs 693. Therefore, the answer is incorrect.
 
-The base model (Llama architecture, 0.36M parameters) is trained from scratch on three kinds of documents, told
-apart by their first token:
+The base model (Llama architecture, 0.34M parameters, shipped in `toy_base/`) was trained from scratch on
 
     <|problem|>  a bare problem and its boxed answer, then <|end|>: so the base answers and stops, unchecked
-    <|graded|>   graded work: a problem, up to six attempts, right ones or near misses, each followed by its
-                 check; half of the documents join them with the paper's phrases ("Wait, let me recheck my
-                 solution.", "Let me try again."), half with plain line breaks and yes / no
+    <|graded|>   graded work: a problem and up to six attempts, each followed by its check, joined by the
+                 paper's phrases or, in half of the documents, by line breaks and yes / no
     <|drill|>    products, sums and comparisons
 
 So the base *can* compute, check and try again, but does not do it on its own: that is what S²R teaches.
-The trained base is shipped in `toy_base/`.
 
 Run
-    python toy.py --out runs/toy [--seed N]         copy the base to runs/toy/base, write train.jsonl, test.jsonl
-    python toy.py --verify SAMPLES --out FILE       the teacher of stage 0: a check for every sampled answer
-    python toy.py --show                            one problem of each level and family with its checks
-    python toy.py --train --out toy_base            train the base again (long; --tokens sets how long)
+    python toy.py --out runs/toy [--seed N]       runs/toy/base, train.jsonl and test.jsonl
+    python toy.py --verify SAMPLES --out FILE     the teacher of stage 0: a check for every sampled answer
+    python toy.py --show                          one problem of each level and family with its checks
+    python toy.py --train --out toy_base          train the base again (half an hour)
 
 Reads  nothing, or a samples file (--verify).
-Writes problems {id, problem, answer, level, subject, solution}, verifications {id, problem, answer, verification,
-       kind}, one JSON object a line, and a Hugging Face checkpoint folder.
+Writes problems {id, problem, answer, level, subject, solution}, verifications {id, problem, answer,
+       verification, kind}, and a Hugging Face checkpoint folder.
 
-Map    problems -> teacher -> tokenizer -> corpus -> training -> command line.
+Map    problems - teacher - tokenizer - corpus - training - command line.
 """
 import argparse
 import json
@@ -62,8 +59,8 @@ LEVELS = {
     4: ((3, 6), (100, 199), (20, 299)),
     5: ((4, 5), (200, 499), (50, 699)),
 }
-# The base is trained on wider ranges. The levels were then cut where its accuracy falls: sevens and nines turn out
-# to be easy to divide by, fours and fives hard.
+# The base is trained on wider ranges. The levels were then cut where its accuracy falls: sevens and nines
+# turn out to be easy to divide by, fours and fives hard.
 CORPUS_RANGES = [
     ((2, 9), (2, 12), (1, 20)),
     ((2, 9), (10, 60), (10, 99)),
@@ -76,7 +73,7 @@ PROBLEM_RE = re.compile(r"(?:Solve (\d+)x\+(\d+)=(\d+)|Which number times (\d+) 
 
 
 def is_test(a: int, x: int, b: int) -> bool:
-    """One triple in eight belongs to the test side, whatever the seed or the wording: train and test never meet.
+    """One triple in eight is a test problem, whatever the seed or the wording: train and test never meet.
 
     >>> sum(is_test(a, x, b) for a in range(2, 10) for x in range(100) for b in range(100)) / 80000
     0.125
@@ -102,7 +99,7 @@ def statement(a: int, x: int, b: int, family: str) -> str:
 
 
 def problems(n: int, seed: int, test: bool) -> list[dict]:
-    """n different problems, levels in turn, families by coin toss. Raises InputError when a level runs dry."""
+    """n different problems, levels in turn, families by coin toss; InputError when a level runs dry."""
     rng, seen, rows = random.Random(f"problems-{seed}-{test}"), set(), []
     side = "test" if test else "train"
     for i in range(n):
@@ -113,7 +110,7 @@ def problems(n: int, seed: int, test: bool) -> list[dict]:
             if text not in seen:
                 break
         else:
-            raise model_lib.InputError(f"{n} problems: level {level} has no more different ones on the {side} side")
+            raise model_lib.InputError(f"{n} problems: level {level} has no more different {side} ones")
         seen.add(text)
         rows.append({"id": f"{side}-{seed}-{i}", "problem": text, "answer": str(x), "level": level,
                      "subject": family, "solution": f"\\boxed{{{x}}}"})
@@ -220,19 +217,24 @@ def near_miss(rng: random.Random, x: int) -> int:
 
 
 def own_error(rng: random.Random, x: int) -> int:
-    """A wrong answer at the distance at which the base itself errs (median 1 at x = 30, 2 at 65, 4 at 140)."""
+    """A wrong answer as far off as the base's own (median 1 at x = 30, 2 at 65, 4 at 140)."""
     distance = 1 + int(rng.expovariate(1 / (0.7 + x / 60)))
     return x + distance if rng.random() < 0.5 or distance >= x else x - distance
 
 
-# A document is a list of (text, learn): what is chance, such as the numbers of a problem, is not to be predicted.
+# A document is a list of (text, learn): what is chance, such as a problem's numbers, is not to be predicted.
 Document = list[tuple[str, bool]]
 
 
-def bare_document(rng: random.Random) -> Document:
+def opening(rng: random.Random, first: str, a: int, x: int, b: int) -> tuple[str, bool]:
+    """A document's first token and its problem, in either wording."""
+    return first + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", False
+
+
+def bare_document(rng: random.Random, triple: tuple = None) -> Document:
     """A problem and its boxed answer."""
-    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
-    return [(PROBLEM + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", False), (f"\\boxed{{{x}}}{END}", True)]
+    a, x, b = triple or draw(rng, rng.choice(CORPUS_RANGES))
+    return [opening(rng, PROBLEM, a, x, b), (f"\\boxed{{{x}}}{END}", True)]
 
 
 def attempts(rng: random.Random, x: int, wrong, most: int = 6) -> list[int]:
@@ -256,16 +258,14 @@ def graded_document(rng: random.Random) -> Document:
         else:
             check = confirmative_check(a, b, c, answer, verdict=False)
             parts += [f"\\boxed{{{answer}}}", check + ("yes" if answer == x else "no")]
-    head = GRADED + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n"
-    return [(head, False), ("\n\n".join(parts) + END, True)]
+    return [opening(rng, GRADED, a, x, b), ("\n\n".join(parts) + END, True)]
 
 
 def retry_document(rng: random.Random) -> Document:
-    """Graded work in the paper's phrases with the errors that the base makes. Wrong answers are there to be read,
-    not learnt. One in five begins like a bare problem, so that the habit is there too, though rarely used."""
+    """Graded work in the paper's phrases with the errors that the base makes. Wrong answers are there to be
+    read, not learnt. One in five begins like a bare problem: the habit is there too, though rarely used."""
     a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
-    first = PROBLEM if rng.random() < 0.2 else GRADED
-    document = [(first + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", False)]
+    document = [opening(rng, PROBLEM if rng.random() < 0.2 else GRADED, a, x, b)]
     for i, answer in enumerate(attempts(rng, x, own_error if rng.random() < 0.7 else near_miss)):
         document += [("\n\nLet me try again.\n\n", True)] if i else []
         document += [(f"\\boxed{{{answer}}}", answer == x),
@@ -288,18 +288,19 @@ def drill_document(rng: random.Random) -> Document:
     return [(DRILL + question, False), (answer + END, True)]
 
 
-# The base is trained in two phases, tokens and peak learning rate each. A batch has a part with short rows and one
-# with long rows, so that short documents do not pay attention's price for long ones: rows, length, documents and
-# their shares. First to solve, compute and check; then to make use of a failed check.
+# Two phases: to solve, compute and check; then to make use of a failed check. Tokens, peak learning rate, and
+# the parts of a batch: rows, their length, documents with their shares. Long documents have rows of their own,
+# so that the short ones do not pay for attention over long rows.
 PHASES = {
-    "world": (22_000_000, 3e-3, [(32, 64, {bare_document: 0.35, drill_document: 0.65}), (7, 320, {graded_document: 1})]),
-    "habit": (10_000_000, 2e-3, [(16, 64, {bare_document: 0.6, drill_document: 0.4}), (12, 320, {retry_document: 1})]),
+    "world": (22_000_000, 3e-3, [(32, 64, {bare_document: 0.35, drill_document: 0.65}),
+                                 (7, 320, {graded_document: 1})]),
+    "habit": (10_000_000, 2e-3, [(16, 64, {bare_document: 0.6, drill_document: 0.4}),
+                                 (12, 320, {retry_document: 1})]),
 }
 
 
-def pack(rng: random.Random, tokenizer, rows: int, length: int, shares: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """Documents packed whole into rows -> ids [rows, length], and learn [rows, length], True where a token is to be
-    predicted."""
+def pack(rng: random.Random, tokenizer, rows: int, length: int, shares: dict) -> tuple:
+    """Documents packed whole into rows -> ids and learn (is this token predicted), both [rows, length]."""
     ids = torch.full((rows, length), tokenizer.pad_token_id)
     learn = torch.zeros((rows, length), dtype=torch.bool)
     waiting: list[tuple[list[int], list[bool]]] = []
@@ -329,8 +330,8 @@ def encode(tokenizer, document: Document) -> tuple[list[int], list[bool]]:
 def build_model(tokenizer, hidden: int = 96, layers: int = 3, heads: int = 4) -> LlamaForCausalLM:
     """The tiny Llama with random weights; head and embedding tied."""
     return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=2048,
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3,
+        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=2048,
         tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id, initializer_range=0.05))
 
@@ -349,13 +350,11 @@ def exact_share(net, tokenizer, documents: list[Document]) -> float:
 
 
 def probe(net, tokenizer, n: int = 200) -> dict:
-    """Greedy accuracy of bare answers by level, of the last check of graded work by depth, and of the retry."""
+    """Greedy accuracy of bare answers by level, of graded work's last check and of the retry by depth."""
     rng, report = random.Random("probe"), {}
     for level in LEVELS:
         triples = [draw(rng, LEVELS[level], test=True) for _ in range(n)]
-        report[f"solve{level}"] = exact_share(net, tokenizer, [
-            [(PROBLEM + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", False), (f"\\boxed{{{x}}}{END}", True)]
-            for a, x, b in triples])
+        report[f"solve{level}"] = exact_share(net, tokenizer, [bare_document(rng, t) for t in triples])
     for depth in (1, 3, 6):
         checks, retries = zip(*(deep_work(rng, depth) for _ in range(n)))
         report[f"check{depth}"] = exact_share(net, tokenizer, checks)
@@ -364,9 +363,9 @@ def probe(net, tokenizer, n: int = 200) -> dict:
 
 
 def deep_work(rng: random.Random, depth: int) -> tuple[Document, Document]:
-    """Graded work with `depth` wrong attempts: to be continued by the check of the last, or by the right retry."""
+    """Graded work with `depth` wrong attempts, before the last one's check, and before the right retry."""
     a, x, b = draw(rng, rng.choice(list(LEVELS.values())), test=True)
-    text = GRADED + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n"
+    text, _ = opening(rng, GRADED, a, x, b)
     for i in range(depth):
         wrong = own_error(rng, x)
         before = text + f"\\boxed{{{wrong}}}\n\n{VERIFY}\n\n"
@@ -381,8 +380,8 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> floa
 
 
 def optimizers(net, peak: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for the embedding and the norms. Measured on this corpus at
-    750 steps of equal size: loss 0.30, against 0.54 with AdamW alone at the same peak."""
+    """Muon for the matrices inside the layers, AdamW for the embedding and the norms. Measured on an early
+    corpus after 750 equal steps: loss 0.30, against 0.54 with AdamW alone at the same peak."""
     matrices = [p for name, p in net.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in net.named_parameters() if p.ndim != 2 or "embed" in name]
     return [torch.optim.Muon(matrices, lr=peak, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
@@ -435,7 +434,7 @@ def corpus_loss(net, batches) -> torch.Tensor:
 
 
 def corpus_sample(n: int = 12) -> str:
-    """The first documents of each kind, as text: shipped beside the base, so that a change of the world shows."""
+    """The first documents of each kind: shipped beside the base, so that a change of the world shows."""
     rng, makers = random.Random("sample"), (bare_document, graded_document, retry_document, drill_document)
     return "\n".join("".join(text for text, _ in make(rng)) for make in makers for _ in range(n))
 
@@ -448,7 +447,7 @@ def write_world(args) -> None:
     """The base folder and the two problem files under --out."""
     out = Path(args.out)
     if not model_lib.has_checkpoint(SHIPPED):
-        raise model_lib.InputError(f"{SHIPPED}: the base is missing; python toy.py --train --out toy_base makes it")
+        raise model_lib.InputError(f"{SHIPPED}: missing; python toy.py --train --out toy_base makes it")
     out.mkdir(parents=True, exist_ok=True)
     shutil.copytree(SHIPPED, out / "base", dirs_exist_ok=True)
     model_lib.write_jsonl(out / "train.jsonl", problems(args.train_problems, args.seed, test=False))
@@ -469,16 +468,17 @@ def show() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", help="folder to write (with --verify: file)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the problems, or of the training")
     parser.add_argument("--train-problems", type=int, default=4000)
     parser.add_argument("--test-problems", type=int, default=1000)
     task = parser.add_mutually_exclusive_group()
-    task.add_argument("--verify", metavar="SAMPLES", help="write a check for every answer in this samples file")
+    task.add_argument("--verify", metavar="SAMPLES", help="write a check for every answer in this file")
     task.add_argument("--show", action="store_true", help="print a problem of each level and family")
     task.add_argument("--train", action="store_true", help="train the base from scratch into --out")
-    parser.add_argument("--kind", choices=CHECKS, default="confirmative", help="the teacher's way of checking")
+    parser.add_argument("--kind", choices=CHECKS, default="confirmative", help="way of checking")
     parser.add_argument("--scale", type=float, default=1.0, help="with --train: share of the full training")
     parser.add_argument("--probe-every", type=int, default=250, help="steps between accuracy reports")
     parser.add_argument("--device", default="auto")
