@@ -12,7 +12,8 @@ delta_mask is 1 for every verification, the last solution and <end>, and 0 for t
     python sft.py train --model runs/toy/base --data traj.jsonl --out runs/sft --lr 5e-4 --epochs 2 \\
         --schedule linear --kl-coef 0.3 --kl-on first
     python sft.py build --samples samples.jsonl --verifications teacher.jsonl --out traj.jsonl
-    python sft.py train --model Qwen/Qwen2.5-Math-1.5B --data traj.jsonl --out runs/sft --grad-checkpointing
+    python sft.py train --model Qwen/Qwen2.5-Math-1.5B --data traj.jsonl --out runs/sft \\
+        --grad-checkpointing --offload optimizer
 
 Reads  samples {problem, answer, responses, finished}, verifications {id, answer, verification[, kind]}
 Writes trajectories {the problem's fields, actions: [{type, text}]}, whose texts concatenate to the response;
@@ -98,7 +99,8 @@ def parse_args(argv=None):
     add("--max-tokens", type=int, default=16384, help="padded tokens per micro-batch")
     add("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--dtype", default="auto", help="of the products: auto (bf16 on CUDA), bf16, fp32; weights are fp32")
+    add("--dtype", default="auto", help="models: auto (bf16 on CUDA), bf16 or fp32; the optimizer is fp32")
+    add("--offload", choices=("none", "optimizer"), default="none", help="the host keeps fp32 weights, AdamW")
     # run
     add("--held-out", type=float, default=0.05, help="share kept for evaluation (at most 200)")
     add("--eval-every", type=int, default=50, help="steps between held-out losses")
@@ -445,14 +447,12 @@ def padded(rows, device):
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
 
 
-def micro_losses(policy, base, group, args):
+def micro_losses(policy, base, group):
     """-> (log-probs of the trained tokens [n], summed KL of the held tokens)"""
-    device, dtype = policy.device, models.pick_dtype(args.dtype, policy.device)
-    ids = padded([e.ids for e in group], device)  # [B,T]
-    trained = padded([e.trained[1:] for e in group], device)  # [B,T-1], of the token that is predicted
-    held = padded([e.held[1:] for e in group], device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        hidden = policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.to(dtype)  # [B,T,H]
+    ids = padded([e.ids for e in group], policy.device)  # [B,T]
+    trained = padded([e.trained[1:] for e in group], policy.device)  # [B,T-1], of the token that is predicted
+    held = padded([e.held[1:] for e in group], policy.device)
+    hidden = policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state  # [B,T,H]
     head = policy.get_output_embeddings().weight
     logp = token_logprobs(hidden[:, :-1][trained], head, ids[:, 1:][trained])
     if base is None or not held.any():
@@ -469,15 +469,19 @@ def update(policy, base, optimizer, batch, args):
     trained, held = sum(sum(e.trained) for e in batch), sum(sum(e.held) for e in batch)
     nll = kl = 0.0
     for group in micro_batches(batch, args.max_tokens):
-        logp, kl_sum = micro_losses(policy, base, group, args)
+        logp, kl_sum = micro_losses(policy, base, group)
         loss = args.kl_coef * kl_sum / max(held, 1) - logp.sum() / trained
         loss.backward()
         nll, kl = nll - logp.sum().item() / trained, kl + kl_sum.item() / max(held, 1)
-    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), args.max_grad_norm).item()
+    weights = optimizer.param_groups[0]["params"]
+    norm = torch.nn.utils.clip_grad_norm_(weights, args.max_grad_norm).item()
     if not math.isfinite(nll + kl + norm):
         raise InputError("the loss is not finite: try a lower --lr, or --dtype fp32")
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for p, w in zip(policy.parameters(), weights):
+            p.copy_(w)  # changes nothing where they are one tensor
+    optimizer.zero_grad()
     return {"loss": nll + args.kl_coef * kl, "nll": nll, "kl": kl, "grad_norm": norm,
             "trained_tokens": trained, "tokens": sum(len(e.ids) for e in batch)}
 
@@ -487,11 +491,37 @@ def held_out_losses(policy, examples, args):
     """Mean -log pi over the trained tokens of the held-out trajectories, by type of action."""
     sums, counts = Counter(), Counter()
     for group in micro_batches(examples, args.max_tokens):
-        values = micro_losses(policy, None, group, args)[0].tolist()
+        values = micro_losses(policy, None, group)[0].tolist()
         for kind, value in zip([k for e in group for k, t in zip(e.kinds, e.trained) if t], values):
             sums[kind] -= value
             counts[kind] += 1
     return {f"held_out_{kind}": sums[kind] / counts[kind] for kind in sorted(counts)}
+
+
+# Same as rl_outcome.make_optimizer
+def make_optimizer(policy, args, state):
+    """AdamW on float32 weights -> (optimizer, those weights).
+
+    A bf16 weight would lose an update of 5e-7, so the optimizer then works on float32 copies, on the host if
+    asked to. Every gradient moves to its copy as soon as it is complete.
+    """
+    weights, host = list(policy.parameters()), args.offload in ("optimizer", "both")
+    if policy.dtype != torch.float32 or host:
+        copies = {p: p.detach().to("cpu" if host else p.device, torch.float32, copy=True) for p in weights}
+
+        def move_gradient(p):
+            grad, copy = p.grad.to(copies[p].device, torch.float32), copies[p]
+            copy.grad, p.grad = grad if copy.grad is None else copy.grad.add_(grad), None
+
+        for p in weights:
+            p.register_post_accumulate_grad_hook(move_gradient)
+        weights = list(copies.values())
+    optimizer = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0.0)
+    if state:
+        optimizer.load_state_dict(state["optimizer"])
+        for w, saved in zip(weights, state["weights"]):
+            w.data.copy_(saved)
+    return optimizer, weights
 
 
 def learning_rate(step, steps, args):
@@ -503,7 +533,7 @@ def learning_rate(step, steps, args):
 
 # ---------------------------------------------------------------- run
 
-FREE_FLAGS = ("resume", "force", "device", "save_every")
+FREE_FLAGS = ("resume", "force", "device", "offload", "save_every")
 
 
 def start_run(args):
@@ -523,18 +553,16 @@ def start_run(args):
 
 def train(args):
     state, out = start_run(args), Path(args.out)
-    policy, tokenizer = models.load(out / "last" if state else args.model, args.device, "fp32")
+    policy, tokenizer = models.load(out / "last" if state else args.model, args.device, args.dtype)
     base = models.load(args.model, args.device, args.dtype)[0].requires_grad_(False) if args.kl_coef else None
     examples, held_out = load_examples(args, tokenizer, models.stop_ids(policy, tokenizer)[0])
     if args.grad_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     policy.train()
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=args.lr, weight_decay=0.0)
+    optimizer, weights = make_optimizer(policy, args, state if state and "optimizer" in state else None)
     per_epoch = math.ceil(len(examples) / args.batch_size)
     steps, state = args.epochs * per_epoch, state or {"step": 0, "log_size": 0}
-    if "optimizer" in state:
-        optimizer.load_state_dict(state["optimizer"])
-    elif not state["step"]:
+    if not state["step"]:
         shutil.rmtree(out / "last", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     (out / "args.json").write_text(json.dumps(vars(args), indent=1) + "\n")
@@ -562,7 +590,7 @@ def train(args):
             if (step + 1) % args.save_every == 0 or step + 1 == steps or stop_now:
                 trainer = {"step": step + 1, "log_size": log.tell()}
                 if step + 1 < steps:  # a finished run needs no optimizer
-                    trainer["optimizer"] = optimizer.state_dict()
+                    trainer |= {"optimizer": optimizer.state_dict(), "weights": weights}
                 models.save(policy, tokenizer, out / "last", {"trainer.pt": trainer})
             if stop_now:
                 raise KeyboardInterrupt
