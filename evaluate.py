@@ -1,34 +1,28 @@
 """Evaluation (S²R appendix E, figures 3 and 4): every claim of the method as a number with its error bar.
 
 Metrics, over all responses to the test set; s_j is the j-th solution, v_j the verification after it:
-  first_accuracy, final_accuracy    share of responses whose first / last solution is right
+  first_accuracy, final_accuracy    share of responses whose first / last solution is right: P, F
   VA  (7)   share of verifications whose verdict is the truth; no verdict never is
   ER  (8)   among verifications of wrong solutions, the share that says "incorrect"
   CP  (9)   among verifications that say "correct", the share whose solution is right
   ICR (10)  P(last right | first wrong)      CIR (11)  P(last wrong | first right)
   CL, CS    P(last right | first right), P(last right | first wrong), of arXiv 2412.19513
-  RSS       (F - P²) / (1 - (1 - P)² - P²), P first and F final accuracy. The bounds come from P alone: of two
-            independent attempts the worst critic is right only if both are, the best if either is. So
-            0 worst, 1/2 no gain, 1 best; not clipped. Our reading of that paper's idea.
+  RSS       (F - P²) / (1 - (1 - P)² - P²), our reading of that paper: of two independent attempts the worst
+            critic is right only if both are, the best if either is. 0 worst, 1/2 no gain, 1 best, unclipped
   trials, tokens, finished          solutions and tokens a response; share that ended by itself
   no_verdict, repeats               verifications without a verdict; retries that repeat an earlier answer
   right_to_wrong, ...               transition table, first solution to last, shares of all responses
-  level_N_accuracy, level_N_trials           figure 4
   cut_after_j_accuracy, cut_after_j_tokens   had and paid if every response is cut after its j-th solution
   avg@K, pass@k, maj@k, distinct_answers     with K > 1 responses a problem; maj@k is the mean over disjoint
             groups of k, votes counted by equivalence class; no answer, no vote; a tie shares the point
 
-Error bars, 95 %. Shares: Wilson. Responses to one problem are not independent, so n is divided by the design
-effect (clustered over binomial variance) where that is above 1; one response a problem gives plain Wilson.
-All else: percentile bootstrap over problems. Differences: paired, both models see the same resampled
-problems; the two-sided p is below 0.05 where that interval excludes 0. Undefined is `–` and null, never 0.
-
-Run:   python evaluate.py base=runs/toy/base.jsonl BI=runs/toy/bi.jsonl --out runs/toy/report
-       python evaluate.py BI=bi.jsonl PRL=prl.jsonl --metrics PRL=runs/prl/metrics.jsonl --out runs/report
-Reads  samples files: the problem's fields, responses; finished and tokens may be absent. `id` (else the text)
-       says which problems are the same.
-Writes OUT/report.json, OUT/report.md, OUT/report.html (pictures inlined; none without matplotlib).
-Map:   load, align, score · counts, tallies, estimates, metrics, differences · table · pictures · page · main.
+95 % intervals. Shares: Wilson, n over the design effect (clustered over binomial variance, where above 1), as
+responses to one problem depend on each other. All else: percentile bootstrap over problems, paired for
+differences; the two-sided p is below 0.05 where that interval excludes 0. Undefined is `–`, never 0.
+Run:   python evaluate.py base=base.jsonl PRL=prl.jsonl --metrics PRL=runs/prl/metrics.jsonl --out runs/report
+Reads  samples files; finished and tokens may be absent; `id`, else the text, says which problem it is.
+Writes a summary to the terminal, OUT/report.json, OUT/report.md, OUT/report.html (pictures need matplotlib).
+Map:   load, align, score · counts, estimates, metrics, differences · tables · pictures · page · main.
 Departures: a solution cut off by the token limit is judged by its boxed answer like any other (training gives
 it -1). Tokens up to the end of a solution are estimated from its share of the response's characters.
 """
@@ -47,32 +41,26 @@ from pathlib import Path
 import numpy as np
 
 from model import InputError, read_jsonl, run_main
-from verifier import action_rewards, check_gold, extract_boxed, judge_many, parse_actions, parse_verdict
+from verifier import check_gold, extract_boxed, judge_many, parse_actions, parse_verdict
 
 VERDICTS = ("incorrect", "correct")  # by V_golden
-CELLS = ["right_to_right", "right_to_wrong", "wrong_to_right", "wrong_to_wrong"]  # first solution to last
-ORDER = ["first_accuracy", "final_accuracy", "VA", "ER", "CP", "ICR", "CIR", "CL", "CS", "RSS", "trials",
-         "tokens", "finished", "no_verdict", "repeats", *CELLS]
-SHARES = {*ORDER} - {"RSS", "trials", "tokens"}
+CELLS = {f"{a}_to_{b}": (a == "right", b == "right") for a in ("right", "wrong") for b in ("right", "wrong")}
+SUMMARY = ("first_accuracy", "final_accuracy", "VA", "ER", "CP", "ICR", "CIR", "trials", "finished")
+CURVES = ("eval_accuracy", "reward", "VA", "ICR", "kl", "tokens")  # of metrics.jsonl
 
 
 def parse_args():
     p = argparse.ArgumentParser(description="Compare models by their samples files (S2R appendix E).")
-    p.add_argument("models", nargs="+", metavar="NAME=SAMPLES", help="samples file of each model")
+    p.add_argument("models", nargs="+", metavar="NAME=SAMPLES", help="samples files, the baseline first")
     p.add_argument("--out", required=True, help="folder for report.json, report.md, report.html")
-    p.add_argument("--against", metavar="NAME", help="compare the others with this model; default the first")
     p.add_argument("--intersect", action="store_true", help="compare on the problems that all files have")
-    p.add_argument("--metrics", action="append", default=[], metavar="NAME=FILE",
-                   help="metrics.jsonl of a training run, for its curves; may be repeated")
+    p.add_argument("--metrics", action="append", default=[], metavar="NAME=FILE", help="its metrics.jsonl")
     p.add_argument("--bootstrap", type=int, default=2000, help="resamples of the problems")
-    p.add_argument("--show", type=int, default=24, help="trajectories of each model in the page")
     p.add_argument("--seed", type=int, default=0, help="of the bootstrap and of the choice of trajectories")
     p.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that judge")
     p.add_argument("--force", action="store_true", help="overwrite an earlier report")
     return p.parse_args()
 
-
-# ---------------------------------------------------------------------------------------------- data
 
 @dataclass
 class Scored:
@@ -89,23 +77,19 @@ class Scored:
 
 def load(path):
     """Samples file -> {id: row}. A bad line is an InputError naming file, line and field."""
-    found, rows = read_jsonl(path, ("problem", "answer", "responses")), {}
-    lines = [n for n, text in enumerate(Path(path).read_text("utf-8-sig").split("\n"), 1) if text.strip()]
-    for line, row in zip(lines if len(lines) == len(found) else range(1, 1 + len(found)), found):
-        def need(good, field, what):
-            if not good:
-                raise InputError(f"{path}:{line}: field '{field}' {what}")
+    rows = {}
+    def fault(row):
         row["answer"], row["id"] = str(row["answer"]), str(row.get("id", row["problem"]))
-        reason, texts = check_gold(row["answer"]), row["responses"]
-        need(reason is None, "answer", f"is no usable gold answer: {reason}")
-        need(isinstance(texts, list) and texts and all(isinstance(t, str) for t in texts), "responses",
-             "is not a list of one or more strings")
-        for field, kind in (("finished", bool), ("tokens", int)):
-            values = row.setdefault(field, [None] * len(texts))  # other engines may not write them
-            need(isinstance(values, list) and len(values) == len(texts) and all(type(v) in (kind, type(None))
-                 for v in values), field, f"is not a list of one {kind.__name__} a response")
-        need(row["id"] not in rows, "id", f"{row['id'][:60]!r} appears twice")
-        rows[row["id"]] = row
+        if reason := check_gold(row["answer"]):
+            return f"field 'answer' is no usable gold answer: {reason}"
+        n, none = len(row["responses"]) if isinstance(row["responses"], list) else 0, type(None)
+        for field, *kinds in (("responses", str), ("finished", bool, none), ("tokens", int, none)):
+            values = row.setdefault(field, [None] * n)  # other engines may not write the last two
+            if not n or not isinstance(values, list) or len(values) != n or {*map(type, values)} - {*kinds}:
+                return f"field '{field}' is not a list of one {kinds[0].__name__} a response"
+        if rows.setdefault(row["id"], row) is not row:
+            return f"field 'id' {row['id'][:60]!r} appears twice"
+    read_jsonl(path, ("problem", "answer", "responses"), fault)
     return rows
 
 
@@ -126,10 +110,8 @@ def align(models, intersect=False):
 def score(rows, workers=1):
     """Samples rows -> list of Scored, one a response, in order. Repeats of an answer are judged once."""
     cut = [[parse_actions(text) for text in row["responses"]] for row in rows]
-    boxes = [{} for _ in rows]  # of each problem: answer -> a solution that gives it
-    for box, group in zip(boxes, cut):
-        for a in (a for actions in group for a in actions if a.type == "solve"):
-            box.setdefault(extract_boxed(a.text), a.text)
+    boxes = [{extract_boxed(a.text): a.text for actions in group for a in actions if a.type == "solve"}
+             for group in cut]  # of each problem: answer -> a solution that gives it
     todo = [(i, answer) for i, box in enumerate(boxes) for answer in box]
     judged = judge_many([boxes[i][a] for i, a in todo], [rows[i]["answer"] for i, _ in todo], workers)
     right = dict(zip(todo, judged))
@@ -155,8 +137,6 @@ def score(rows, workers=1):
     return scored
 
 
-# ------------------------------------------------------------------------------------------- metrics
-
 def pass_at_k(n, c, k):
     """Unbiased P(one of k is right) where c of n are: 1 - C(n-c, k) / C(n, k). (4, 1, 2) -> 1/2."""
     return 1 - math.comb(n - c, k) / math.comb(n, k)
@@ -170,31 +150,26 @@ def majority(votes):
 
 
 def counts(group, samples, trials):
-    """Scored responses to one problem -> {metric: (numerator, denominator)}.
+    """Scored responses to one problem -> {metric: (numerator, denominator)}, cut_after up to `trials`.
 
-    samples: the fewest responses that any problem has; trials: how far the cut_after metrics go."""
+    samples: the fewest responses that any problem has."""
     def share(values):
         values = [v for v in values if v is not None]
         return sum(values), len(values)
     ends = [(r.right[0], r.right[-1]) for r in group]
     checks = [c for r in group for c in r.verdicts]
-    fixed, kept = [b for a, b in ends if not a], [b for a, b in ends if a]
+    mended, kept = share(b for a, b in ends if not a), share(b for a, b in ends if a)
     out = {
         "first_accuracy": share(a for a, _ in ends), "final_accuracy": share(b for _, b in ends),
         "VA": share(v == VERDICTS[right] for v, right in checks),
         "ER": share(v == "incorrect" for v, right in checks if not right),
         "CP": share(right for v, right in checks if v == "correct"),
-        "ICR": share(fixed), "CIR": share(not b for b in kept), "CL": share(kept), "CS": share(fixed),
+        "ICR": mended, "CIR": (kept[1] - kept[0], kept[1]), "CL": kept, "CS": mended, "RSS": (0, 0),
         "trials": share(len(r.right) for r in group), "tokens": share(r.tokens for r in group),
         "finished": share(r.finished for r in group), "no_verdict": share(v is None for v, _ in checks),
         "repeats": share(a is not None and a in r.answers[:j] for r in group
                          for j, a in enumerate(r.answers) if j),
-    }
-    for name, cell in zip(CELLS, [(True, True), (True, False), (False, True), (False, False)]):
-        out[name] = share(e == cell for e in ends)
-    if group[0].level is not None:
-        out[f"level_{group[0].level}_accuracy"] = out["final_accuracy"]
-        out[f"level_{group[0].level}_trials"] = out["trials"]
+        **{name: share(e == cell for e in ends) for name, cell in CELLS.items()}}
     for j in range(1, trials + 1):
         out[f"cut_after_{j}_accuracy"] = share(r.right[:j][-1] for r in group)
         out[f"cut_after_{j}_tokens"] = share(r.tokens and (r.spent + [r.tokens] * j)[j - 1] for r in group)
@@ -206,6 +181,9 @@ def counts(group, samples, trials):
         out |= {f"maj@{k}": (sum(majority(votes[i * k:i * k + k]) for i in range(n // k)) / (n // k), 1)
                 for k in ks[1:]}
         out["distinct_answers"] = len(set(votes) - {None}), 1
+    if group[0].level is not None:
+        out[f"level_{group[0].level}_accuracy"] = out["final_accuracy"]
+        out[f"level_{group[0].level}_trials"] = out["trials"]
     return out
 
 
@@ -218,31 +196,27 @@ def tallies(scored):
         groups.setdefault(r.id, []).append(r)
     samples, trials = min(map(len, groups.values())), min(8, max(len(r.right) for r in scored))
     table = [counts(group, samples, trials) for group in groups.values()]
-    names = dict.fromkeys(name for row in table for name in row)
+    names = sorted(dict.fromkeys(n for row in table for n in row), key=lambda n: n * n.startswith("level_"))
     return {name: np.array([row.get(name, (0, 0)) for row in table], float) for name in names}
 
 
 def estimates(tally, bootstrap, seed):
     """{metric: [P, 2]} -> {metric: [1 + B]}: the value, then its B resamples; nan where undefined.
 
-    The same seed draws the same problems, which is what pairs two models."""
-    problems = len(tally["trials"])
-    drawn = np.random.default_rng(seed).multinomial(problems, [1 / problems] * problems, bootstrap)
-    weights = np.concatenate([np.ones((1, problems)), drawn])  # [1 + B, P]
+    The same seed draws the same problems, which is what pairs two models. One problem has no resamples."""
+    n = len(tally["trials"])
+    drawn = np.random.default_rng(seed).multinomial(n, [1 / n] * n, bootstrap) * (1 if n > 1 else np.nan)
+    weights = np.concatenate([np.ones((1, n)), drawn])  # [1 + B, P]
     sums = weights @ np.concatenate(list(tally.values()), axis=1)  # [1 + B, 2 * metrics]
     with np.errstate(divide="ignore", invalid="ignore"):
         out = {name: sums[:, 2 * i] / sums[:, 2 * i + 1] for i, name in enumerate(tally)}
         p, f = out["first_accuracy"], out["final_accuracy"]
         out["RSS"] = np.where((p > 0) & (p < 1), (f - p * p) / (2 * p * (1 - p)), np.nan)
-    def place(name):  # the fixed metrics as listed, then those of j and k as they came, then the levels
-        return ORDER.index(name) if name in ORDER else 99, name if name.startswith("level_") else ""
-    return {name: out[name] for name in sorted(out, key=place)}
+    return out
 
 
 def wilson(tally, z=1.959964):
-    """[P, 2] -> 95 % interval of the share Σ hits / Σ n. Plain Wilson where no problem has n above 1.
-
-    The effective size is n over the design effect; where all or none are hits, the number of problems."""
+    """[P, 2] -> 95 % interval of the share Σ hits / Σ n; n is the number of problems where p is 0 or 1."""
     hits, total = tally.T
     n, p, used = total.sum(), hits.sum() / total.sum(), np.count_nonzero(total)
     effect = ((hits - p * total) ** 2).sum() / (n * p * (1 - p)) if 0 < p < 1 else n / used
@@ -251,17 +225,18 @@ def wilson(tally, z=1.959964):
     return [min(1.0, max(0.0, float(end / (1 + z * z / n)))) for end in (centre - half, centre + half)]
 
 
-def is_share(name):
-    """Whether a metric is a share of counted things, not a mean."""
-    return name in SHARES or name.endswith("_accuracy")
+def scale(name):
+    """Shares and rates are shown in percent, RSS and means of counts as they are."""
+    return 1 if name.endswith(("RSS", "trials", "tokens", "distinct_answers")) else 100
 
 
 def interval(draws):
-    """[B] resamples, nan where undefined -> the 95 % percentile interval, and the two-sided p of being 0."""
-    draws = draws[~np.isnan(draws)]
-    low, high = np.percentile(draws, [2.5, 97.5]).tolist() if len(draws) else (None, None)
+    """[1 + B], a value and its resamples -> value, low, high (95 %, percentiles), two-sided p of being 0."""
+    value, draws = None if np.isnan(draws[0]) else float(draws[0]), draws[1:][~np.isnan(draws[1:])]
+    if not len(draws):
+        return value, None, None, None
     tail = 1 + min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
-    return low, high, min(1.0, 2 * tail / (1 + len(draws)))
+    return value, *np.percentile(draws, [2.5, 97.5]).tolist(), min(1.0, 2 * tail / (1 + len(draws)))
 
 
 def metrics(rows, bootstrap=2000, seed=0):
@@ -269,53 +244,52 @@ def metrics(rows, bootstrap=2000, seed=0):
     tally, out = tallies(rows), {}
     p, f = (tally[name][:, 0].sum() / len(rows) for name in ("first_accuracy", "final_accuracy"))
     for name, draws in estimates(tally, bootstrap, seed).items():
-        top, bottom = (f - p * p, 2 * p * (1 - p)) if name == "RSS" else tally[name].sum(0).tolist()
-        value, low, high = float(draws[0]), None, None
-        if is_share(name):
-            top = int(top)
-        if bottom and (is_share(name) or "@" in name and value in (0, 1)):  # all 0 bootstrap to no width
-            low, high = wilson(tally[name])
-        elif not math.isnan(value) and len(tally["trials"]) > 1:
-            low, high, _ = interval(draws[1:])
-        out[name] = {"value": None if math.isnan(value) else value, "numerator": top,
-                     "denominator": bottom if name == "RSS" else int(bottom), "low": low, "high": high}
+        top, bottom = (f - p * p, 2 * p * (1 - p)) if name == "RSS" else tally[name].sum(0)
+        value, low, high, _ = interval(draws)
+        if bottom and scale(name) == 100 and ("@" not in name or value in (0, 1)):
+            low, high = wilson(tally[name])  # rates with @ where the bootstrap has no width
+        out[name] = dict(value=value, numerator=float(top), denominator=float(bottom), low=low, high=high)
     return out
 
 
 def differences(rows, base, bootstrap=2000, seed=0):
     """Scored responses of two models to the same problems -> {metric: {value, low, high, p}}, rows - base."""
-    draws, draws_base = (estimates(tallies(r), bootstrap, seed) for r in (rows, base))
-    out, one = {}, len({r.id for r in rows}) == 1
-    for name in (n for n in draws if n in draws_base):
-        d = draws[name] - draws_base[name]  # [1 + B]
-        low, high, p = (None,) * 3 if one or math.isnan(d[0]) else interval(d[1:])
-        out[name] = {"value": None if math.isnan(d[0]) else float(d[0]), "low": low, "high": high, "p": p}
-    return out
+    mine, other = (estimates(tallies(r), bootstrap, seed) for r in (rows, base))
+    return {name: dict(zip(("value", "low", "high", "p"), interval(draws - other[name])))
+            for name, draws in mine.items() if name in other}
 
 
-# ------------------------------------------------------------------------------------------- output
-
-def cell(name, m):
-    """A metric or a difference as text: value [low, high], counts or p; shares and rates in percent."""
+def cell(name, m, short=False):
+    """A metric as value [low, high] counts, a difference as value [low, high] p; undefined is –."""
     if m is None or m["value"] is None:
-        return "–" if m is None or "p" in m else f"– {m['numerator']:g}/{m['denominator']:g}"
-    scale, form = (100, ".1f") if is_share(name) or "@" in name else (1, ".2f")
-    value, low, high = (None if m[x] is None else format(scale * m[x], "+" * ("p" in m) + form)
-                        for x in ("value", "low", "high"))
-    text = value if low is None else f"{value} [{low}, {high}]"
+        return "–"
+    form = "+z" * ("p" in m) + (".1f" if scale(name) == 100 else ".2f")
+    out = format(scale(name) * m["value"], form)
+    if m["low"] is not None and not (short and name not in SUMMARY[:2]):
+        out += " [" + ", ".join(format(scale(name) * m[end], form) for end in ("low", "high")) + "]"
     if "p" in m:
-        return text if m["p"] is None else f"{text} p<0.001" if m["p"] < 0.001 else f"{text} p={m['p']:.3f}"
-    over = f" {m['numerator']}/{m['denominator']}" if is_share(name) else f" n={m['denominator']}"
-    return text + over * (name != "RSS")
+        return out + ("" if m["p"] is None else " p<0.001" if m["p"] < 0.001 else f" p={m['p']:.3f}")
+    return out if short or name == "RSS" else out + f" {m['numerator']:.7g}/{m['denominator']:.7g}"
 
 
 def tables(report):
-    """The report -> [(title, rows of cells)]; the first row is the header."""
-    out = [(f"{report['problems']} problems: percent or mean [95 % interval] counts", report["models"]),
-           (f"difference to {report['against']}, paired: [95 % interval] p", report["differences"])]
-    return [(title, [["", *columns]] + [[n.replace("_", " "), *(cell(n, c.get(n)) for c in columns.values())]
-                                        for n in dict.fromkeys(n for c in columns.values() for n in c)])
-            for title, columns in out if columns]
+    """The report -> [(title, rows of cells)]: the short ones of the terminal, then those with all numbers."""
+    def grid(columns, names, short=False):
+        return [["", *columns], *([title, *(cell(n, c.get(n), short) for c in columns.values())]
+                                  for n, title in names.items())]
+    models, gains = report["models"], report["differences"]
+    every = {n: n.replace("_", " ") for m in models.values() for n in m}
+    brief = {n: n.removesuffix("_accuracy").replace("level_", "L") for n in every
+             if (n in SUMMARY or n.startswith("level_") and n.endswith("accuracy"))
+             and any(cell(n, m.get(n)) != "–" for m in models.values())}
+    picked = {n: every[n] for n in ("final_accuracy", "first_accuracy", "VA")
+              if any(cell(n, m.get(n)) != "–" for m in gains.values())}
+    title = f"difference to {report['against']}, paired: [95 % interval] p"
+    out = [(f"{report['problems']} problems: percent [95 % interval]", [*zip(*grid(models, brief, True))]),
+           (title, [*zip(*grid(gains, picked))]),
+           ("all metrics: percent or mean [95 % interval] counts", grid(models, every)),
+           (title, grid(gains, every))]
+    return out if gains else out[::2]
 
 
 def markdown(tables):
@@ -323,68 +297,34 @@ def markdown(tables):
     out = ""
     for title, rows in tables:
         widths = [max(map(len, column)) for column in zip(*rows)]
-        out += f"{title}\n\n"
-        for row in (rows[0], ["-" * w for w in widths], *rows[1:]):
-            out += "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |\n"
-        out += "\n"
+        rows = [rows[0], ["-" * w for w in widths], *rows[1:]]
+        lines = ("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths)) + " |" for row in rows)
+        out += "\n".join([title, "", *lines, "", ""])
     return out
 
 
-def defined(pairs, scale=100):
-    """[(x, metric or None)] -> x, value, low, high as arrays, without the undefined ones."""
-    pairs = [(x, m) for x, m in pairs if x is not None and m and m["low"] is not None]
-    at = [(x, *(scale * m[y] for y in ("value", "low", "high"))) for x, m in pairs]
-    return np.array(at, float).reshape(-1, 4).T
-
-
-def bars(ax, models, colours, labels, title, scale=100):
-    """Bars with error bars: a group for each metric of labels {metric: label}, in it a bar for each model."""
-    width = 0.8 / len(models)
-    for i, (name, m) in enumerate(models.items()):
-        at = [(x + (i + 0.5) * width - 0.4, m.get(n)) for x, n in enumerate(labels)]
-        x, y, low, high = defined(at, scale)
-        ax.bar(x, y, width * 0.92, yerr=np.abs([low - y, high - y]), label=name, color=colours[name],
+def bars(ax, labels, models, colours):
+    """{label: metric} as a group of bars each, in it one for each model, with its interval."""
+    for i, (model, m) in enumerate(models.items()):
+        y, low, high = np.array([m.get(name, [np.nan] * 3) for name in labels.values()]).reshape(-1, 3).T
+        at = np.arange(len(labels)) + (i + 0.5) * 0.8 / len(models) - 0.4
+        ax.bar(at, y, 0.74 / len(models), yerr=np.abs([y - low, high - y]), color=colours[model], label=model,
                error_kw={"lw": 1, "capsize": 2, "ecolor": "#444"})
-    ax.set_xticks(range(len(labels)), labels.values())
-    ax.set_title(title, fontsize=10)
+    ax.set_xticks(range(len(labels)), labels)
 
 
-def lines(ax, models, colours, pairs, style, title):
-    """A line for each model through pairs(metrics) = [(x, metric or None)], with its interval as a band."""
-    for name, m in models.items():
-        x, y, low, high = defined(pairs(m))
-        ax.plot(x, y, style, color=colours[name], markersize=4, label=name)
-        ax.fill_between(x, low, high, color=colours[name], alpha=0.1, lw=0)
-    ax.set_title(title, fontsize=10)
+def lines(ax, points, data, colours):
+    """A line through points(numbers) = [(x, y)] of each model or run; many points pale, their mean strong."""
+    for name, numbers in data.items():
+        x, y = np.array(points(numbers), float).reshape(-1, 2).T
+        near = len(y) // 20
+        mean = [y[max(0, t - near):t + near + 1].mean() for t in range(len(y))]
+        ax.plot(x, y, color=colours[name], alpha=0.25, lw=0.8)
+        ax.plot(x, mean, "-" if near else "-o", markersize=3, color=colours[name], label=name)
 
 
-def logged(rows):
-    """Rows of a metrics.jsonl -> names of the numbers in them."""
-    return dict.fromkeys(k for row in rows for k, v in row.items()
-                         if isinstance(v, (int, float)) and k != "step")
-
-
-def training(plt, runs, colours):
-    """Training curves: a panel for each number in the metrics files, over the step."""
-    keys = list(dict.fromkeys(k for rows in runs.values() for k in logged(rows)))
-    high = 1 + (len(keys) - 1) // 4
-    fig, axes = plt.subplots(high, 4, figsize=(9.5, 1.8 * high), squeeze=False, layout="constrained")
-    for ax, key in zip(axes.flat, keys + [None] * 3):
-        ax.set_title(key, fontsize=9)
-        ax.tick_params(labelsize=7)
-        ax.set_visible(key is not None)
-        for name, rows in runs.items():
-            at = [(row.get("step", n), row[key]) for n, row in enumerate(rows) if key in logged([row])]
-            x, y = np.array(at, float).reshape(-1, 2).T
-            near = len(y) // 20
-            mean = [y[max(0, t - near):t + near + 1].mean() for t in range(len(y))]
-            ax.plot(x, y, color=colours[name], alpha=0.25, lw=0.8)
-            ax.plot(x, mean, color=colours[name], label=name)
-    return fig
-
-
-def pictures(models, runs):
-    """{model: metrics}, {run: rows of its metrics.jsonl} -> [(caption, PNG in base64)]."""
+def pictures(report, runs):
+    """The report, {run: rows of its metrics.jsonl} -> [(caption, PNG in base64)]."""
     try:
         import matplotlib
     except ImportError:
@@ -392,60 +332,43 @@ def pictures(models, runs):
         return []
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys([*models, *runs]))}
-    names, out = dict.fromkeys(n for m in models.values() for n in m), []
-
-    def panels():
-        fig, axes = plt.subplots(1, 2, figsize=(9.5, 3), layout="constrained")
-        return fig, *axes
-
-    def done(fig, caption):
-        for ax in fig.axes:
-            ax.grid(axis="y", alpha=0.3)
-            ax.set_axisbelow(True)
-            ax.spines[["top", "right"]].set_visible(False)
-        legend = {name: line for ax in fig.axes for line, name in zip(*ax.get_legend_handles_labels())}
-        fig.legend(legend.values(), legend, loc="outside right center", fontsize=9, frameon=False)
+    models = {model: {name: scale(name) * np.array([m["value"], m["low"], m["high"]], float)
+                      for name, m in found.items()} for model, found in report["models"].items()}
+    colours, out = {name: f"C{i}" for i, name in enumerate(dict.fromkeys([*models, *runs]))}, []
+    levels = sorted({n[6:-9] for m in models.values() for n in m if n[:6] + n[-8:] == "level_accuracy"})
+    plt.rcParams.update({"axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.3, "axes.axisbelow": True,
+                         "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10})
+    for caption, data, panels in (
+            ("Figures 3 and 4 of the paper; accuracy if responses are cut after 1, 2, … solutions", models, [
+                (bars, "accuracy, %", {"first": "first_accuracy", "final": "final_accuracy"}),
+                (bars, "verification, %", {n: n for n in ("VA", "ER", "CP")}),
+                (bars, "correction, %", {"wrong to right": "ICR", "right to wrong": "CIR"}),
+                (bars, "final accuracy per level, %", {x: f"level_{x}_accuracy" for x in levels}),
+                (bars, "trials per level", {x: f"level_{x}_trials" for x in levels}),
+                (lines, "accuracy, %, over tokens a response",
+                 lambda m: [(m[n[:-8] + "tokens"][0], m[n][0]) for n in m if "cut" in n and "acc" in n])]),
+            ("Training, over the step: each step pale, running mean strong", runs, [
+                (lines, key.replace("_", " "), lambda rows, key=key: [
+                    (row["step"], row[key]) for row in rows if isinstance(row.get(key), (int, float))])
+                for key in CURVES])):
+        fig, axes = plt.subplots(2, 3, figsize=(9.8, 5.4), layout="constrained")
+        for ax, (draw, title, what) in zip(axes.flat, panels):
+            draw(ax, what, data, colours)
+            ax.set_title(title)
+        fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False)
         buffer = io.BytesIO()
         fig.savefig(buffer, format="png", dpi=120)
-        plt.close(fig)
         out.append((caption, base64.b64encode(buffer.getvalue()).decode()))
-    fig, left, right = panels()
-    bars(left, models, colours, {n: n for n in ("VA", "ER", "CP")}, "verification, %")
-    bars(right, models, colours, {"ICR": "wrong to right", "CIR": "right to wrong"}, "correction, %")
-    done(fig, "Verification and correction (the paper's figure 3)")
-    if levels := sorted(n.split("_")[1] for n in names if n.startswith("level_") and is_share(n)):
-        fig, left, right = panels()
-        bars(left, models, colours, {f"level_{x}_accuracy": x for x in levels}, "final accuracy per level, %")
-        bars(right, models, colours, {f"level_{x}_trials": x for x in levels}, "trials per level", scale=1)
-        done(fig, "Accuracy and trials per level (the paper's figure 4)")
-    ks = [int(n[5:]) for n in names if n.startswith("pass@")]
-    spent = [(n.replace("accuracy", "tokens"), n) for n in names if n.startswith("cut_") and is_share(n)]
-    spent.append(("tokens", "final_accuracy"))
-    fig, left, right = panels()
-    lines(left, models, colours, lambda m: [(m[x]["value"], m[y]) for x, y in spent if x in m], "o-",
-          "accuracy, %, over tokens a response")
-    if ks:
-        lines(right, models, colours, lambda m: [(k, m.get(f"maj@{k}")) for k in ks], "s:", "")
-        lines(right, models, colours, lambda m: [(k, m.get(f"pass@{k}")) for k in ks], "o-",
-              "pass@k, maj@k (dotted), %, over k")
-    else:
-        bars(right, models, colours, {"first_accuracy": "first", "final_accuracy": "last"}, "right, %")
-    done(fig, "Accuracy for the tokens spent: each response cut after its 1st, 2nd, … solution, then whole")
-    if runs:
-        done(training(plt, runs, colours), "Training: each step pale, running mean strong")
-    return out
+    return out if runs else out[:1]
 
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>S²R report</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>S²R report</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem }
-h2 { font-size: 1.15rem; margin-top: 2.2rem } .note, figcaption { color: #666; font-size: 13px }
-figure { margin: 1rem 0 } img { max-width: 100% } .wide { overflow-x: auto }
+h2 { font-size: 1.15rem; margin-top: 2.2rem } img { max-width: 100% } .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; white-space: nowrap }
-td { padding: .1rem 1.2rem .1rem 0; border-bottom: 1px solid #eee } tr:first-child { font-weight: 600 }
+td { padding: .1rem 1rem .1rem 0; border-bottom: 1px solid #eee } tr:first-child { font-weight: 600 }
 details { border: 1px solid #ddd; border-radius: 6px; padding: .4rem .8rem; margin: .4rem 0 }
-summary { cursor: pointer } pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0 }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0 } figure { margin: 1.5rem 0 }
 .action { border-left: 4px solid; padding: .2rem .7rem; margin: .4rem 0; font-size: 12px }
 .good { border-color: #2a9d5c; background: #edf8f1 } .bad { border-color: #d1495b; background: #fcf0f1 }
 </style>"""
@@ -453,41 +376,36 @@ summary { cursor: pointer } pre { white-space: pre-wrap; overflow-wrap: anywhere
 
 def trajectory(row, text, scored):
     """One response as HTML: the problem, then each action coloured by its reward."""
-    facts = [f"level {scored.level}" * (scored.level is not None), f"solutions: {len(scored.right)}",
-             f"tokens: {scored.tokens}", "unfinished" * (scored.finished is False), row["problem"][:90]]
-    parts = [f"<details><summary>{html.escape(' · '.join(filter(None, facts)))}</summary>",
-             f"<pre>{html.escape(row['problem'])}</pre><p class=note>gold: {html.escape(row['answer'])}</p>"]
+    ended = "unfinished · " * (scored.finished is False)
+    title = f"{len(scored.right)} solutions · {ended}{row['problem'][:90]}"
+    out = (f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(row['problem'])}</pre>"
+           f"<p>gold: {html.escape(row['answer'])}</p>")
     actions = parse_actions(text)
     good = [x for pair in zip_longest(scored.right, (v == VERDICTS[right] for v, right in scored.verdicts))
             for x in pair][:len(actions)]  # the rewards of section 6, without judging again
     good[-1] &= scored.finished is not False
     for a, reward in zip(actions, good):
-        parts.append(f'<div class="action {"good" if reward else "bad"}">{a.type} {"+1" if reward else "-1"}'
-                     f"<pre>{html.escape(a.text.strip())}</pre></div>")
-    return "".join([*parts, "</details>"])
+        out += (f'<div class="action {"good" if reward else "bad"}">{a.type} {"+1" if reward else "-1"}'
+                f"<pre>{html.escape(a.text.strip())}</pre></div>")
+    return out + "</details>"
 
 
-def page(report, figures, rows, scored, show):
-    """The whole report as HTML; about `show` trajectories a model, evenly over the transition table."""
+def page(report, images, rows, scored):
+    """The report as HTML, with up to six trajectories of each model in each cell of the transition table."""
     parts = [PAGE, f"<h1>S²R report: {html.escape(', '.join(report['models']))}</h1>"]
-    parts += ["<p>matplotlib is not installed: no pictures.</p>"] * (not figures)
-    for caption, png in figures:
-        parts.append(f'<figure><img alt="" src="data:image/png;base64,{png}"><figcaption>{caption}</figure>')
+    parts += [f'<figure><img alt="" src="data:image/png;base64,{png}"><figcaption>{caption}</figure>'
+              for caption, png in images] or ["<p>matplotlib is not installed: no pictures.</p>"]
     for title, cells in tables(report):
-        parts.append(f"<h2>{html.escape(title)}</h2><div class=wide><table>")
-        for row in cells:
-            bold = (html.escape(c).partition(" ") for c in row[1:])  # the value, then the rest of the cell
-            parts.append(f"<tr><td>{row[0]}" + "".join(f"<td><b>{a}</b> {b}" for a, _, b in bold))
-        parts.append("</table></div>")
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}" for c in row) for row in cells)
+        parts.append(f"<h2>{html.escape(title)}</h2><div class=wide><table>{body}</table></div>")
     for name in rows:
         parts.append(f"<h2>Trajectories of {html.escape(name)}, first solution to last</h2>")
         flat = [(row, text) for row in rows[name] for text in row["responses"]]  # the order of `scored`
         order = np.random.default_rng(report["seed"]).permutation(len(flat))
-        for cell in CELLS:
-            ends = [word == "right" for word in cell.split("_to_")]
-            members = [i for i in order if [scored[name][i].right[j] for j in (0, -1)] == ends]
-            parts += [f"<details><summary>{cell.replace('_', ' ')}: {len(members)} of {len(flat)}</summary>",
-                      *(trajectory(*flat[i], scored[name][i]) for i in members[:-(-show // 4)]), "</details>"]
+        for title, ends in CELLS.items():
+            members = [i for i in order if (scored[name][i].right[0], scored[name][i].right[-1]) == ends]
+            parts += [f"<details><summary>{title.replace('_', ' ')}: {len(members)} of {len(flat)}</summary>",
+                      *(trajectory(*flat[i], scored[name][i]) for i in members[:6]), "</details>"]
     parts += ["<h2>What the numbers mean</h2><pre>", html.escape(__doc__.split("Run:")[0]), "</pre></html>"]
     return "\n".join(parts) + "\n"
 
@@ -506,33 +424,26 @@ def named(pairs):
 def main():
     args = parse_args()
     files, out = named(args.models), Path(args.out)
-    against = args.against or next(iter(files))
-    if against not in files or args.bootstrap < 1:
-        raise InputError(f"--against: no model is named {against!r}" if against not in files else
-                         f"--bootstrap {args.bootstrap}: at least 1")
+    if args.bootstrap < 1:
+        raise InputError(f"--bootstrap {args.bootstrap}: at least 1")
     if (out / "report.json").exists() and not args.force:
         raise InputError(f"{out} holds a report already; --force overwrites it")
-    runs = {name: read_jsonl(path) for name, path in named(args.metrics).items()}
-    for name, path in named(args.metrics).items():
-        if not logged(runs[name]):
-            raise InputError(f"{path}: no numbers in it")
-    rows = align({name: load(path) for name, path in files.items()}, args.intersect)
+    runs = {name: read_jsonl(path, ("step",)) for name, path in named(args.metrics).items()}
+    base, rows = next(iter(files)), align({name: load(path) for name, path in files.items()}, args.intersect)
     scored = {name: score(r, args.workers) for name, r in rows.items()}
     draws = {"bootstrap": args.bootstrap, "seed": args.seed}
-    report = {"files": files, "problems": len(rows[against]), **draws, "against": against,
+    report = {"files": files, "problems": len(rows[base]), **draws, "against": base,
               "models": {name: metrics(s, **draws) for name, s in scored.items()},
-              "differences": {name: differences(s, scored[against], **draws)
-                              for name, s in scored.items() if name != against}}
-    text = markdown(tables(report))
-    print(text)
+              "differences": {name: differences(s, scored[base], **draws)
+                              for name, s in scored.items() if name != base}}
+    found, images = tables(report), pictures(report, runs)
     written = {"report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-               "report.md": text,
-               "report.html": page(report, pictures(report["models"], runs), rows, scored, args.show)}
+               "report.md": markdown(found), "report.html": page(report, images, rows, scored)}
     out.mkdir(parents=True, exist_ok=True)
     for name, text in written.items():
         (out / f"{name}.tmp").write_text(text, "utf-8", "replace")  # a lone surrogate becomes "?"
         (out / f"{name}.tmp").replace(out / name)
-    print(f"wrote {', '.join(written)} to {out}")
+    print(f"{markdown(found[:len(found) // 2])}wrote {', '.join(written)} to {out}")
 
 
 if __name__ == "__main__":

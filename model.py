@@ -165,8 +165,11 @@ def render_ids(tokenizer, system, user):
     return tokenizer(render_text(tokenizer, system, user), add_special_tokens=plain).input_ids
 
 
-def read_jsonl(path, required=()):
-    """JSONL (or a .json list) -> list of dicts with the required fields; errors name file, line and field."""
+def read_jsonl(path, required=(), fault=None):
+    """JSONL (or a .json list) -> list of dicts with the required fields; errors name file, line and field.
+
+    fault(row) -> None, or what is wrong with the row.
+    """
     rows = []
     for where, row in _rows(Path(path)):
         if not isinstance(row, dict):
@@ -174,6 +177,8 @@ def read_jsonl(path, required=()):
         for field in required:
             if row.get(field) is None:
                 raise InputError(f"{where}: field '{field}' is missing")
+        if wrong := fault and fault(row):
+            raise InputError(f"{where}: {wrong}")
         rows.append(row)
     if not rows:
         raise InputError(f"{path}: no rows")

@@ -65,9 +65,12 @@ def write(path, rows):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """run("base=a.jsonl", ...) -> (exit status, stdout, stderr) of the script, in this process."""
-    def call(*argv):
-        fast = ["evaluate.py", "--workers", "1", "--bootstrap", "200"]
+    """run("base=a.jsonl", ...) -> (exit status, stdout, stderr) of the script, here, without pictures."""
+    draw = evaluate.pictures
+
+    def call(*argv, pictures=False):
+        monkeypatch.setattr(evaluate, "pictures", draw if pictures else lambda *_: [])
+        fast = ["evaluate.py", "--workers", "0", "--bootstrap", "200"]
         monkeypatch.setattr(sys, "argv", fast + [str(a) for a in argv])
         status = 0
         try:
@@ -253,42 +256,69 @@ def test_p_values_are_fair_when_nothing_differs():
         return [evaluate.Scored(**{**scored[bool(rng.random() < 0.6)].__dict__, "id": str(i)})
                 for i in range(80)]
     for _ in range(100):
-        low += evaluate.differences(model(), model(), bootstrap=300)["final_accuracy"]["p"] < 0.05
+        low += evaluate.differences(model(), model(), bootstrap=200)["final_accuracy"]["p"] < 0.05
     assert 1 <= low <= 14       # 5 expected; a binomial count is outside with p < 0.01
 
 
 # ------------------------------------------------------------------------------------------------ the report
 
-def test_report(tmp_path, run_script):
+def test_report(tmp_path, run, monkeypatch):
     nasty = "<script>alert('x')</script> & \ud800"
     base, other = rows(), rows([response(10, C)] * 6 + TWELVE[6:])
     base[0]["problem"] = other[0]["problem"] = nasty
     base[0]["responses"][0] += nasty
     write(tmp_path / "base.jsonl", base)
     write(tmp_path / "b.jsonl", other[::-1])     # the order of the lines does not matter
-    steps = [{"step": i, "loss": 1 / (i + 1), "ER": None, "note": "text", "reward": i} for i in range(30)]
+    steps = [{"step": i, "kl": 1 / (i + 1), "VA": None, "note": "text", "reward": i} for i in range(30)]
     write(tmp_path / "metrics.jsonl", steps)
-    done = run_script("evaluate.py", "base=base.jsonl", "<BI>=b.jsonl", "--out", "report", "--metrics",
-                      "<BI>=metrics.jsonl")
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run("base=base.jsonl", "<BI>=b.jsonl", "--out", "report", "--metrics",
+                           "<BI>=metrics.jsonl", pictures=True)
+    assert (status, err) == (0, "")
     report = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
-    assert report["models"]["base"] == evaluate.metrics(evaluate.score(base))
+    assert report["models"]["base"] == evaluate.metrics(evaluate.score(base), 200)
     assert report["models"]["<BI>"]["final_accuracy"]["numerator"] == 8
     assert report["differences"]["<BI>"]["final_accuracy"]["value"] == pytest.approx(1 / 12)
     assert list(report["differences"]) == ["<BI>"] and report["against"] == "base"
-    table = [line for line in done.stdout.splitlines() if line.startswith("| VA ")]
-    assert "64.7 [" in table[0] and "11/17" in table[0]
-    assert {len(line) for line in done.stdout.split("\n\n")[1].splitlines()} == {len(table[0])}     # aligned
-    assert table[0] in (tmp_path / "report" / "report.md").read_text("utf-8")
 
     text = (tmp_path / "report" / "report.html").read_text("utf-8")
     assert "<script" not in text and html.escape(nasty[:-1]) in text and "&lt;BI&gt;" in text
     assert not re.search(r"(src|href)=.?(?!data:)\w+:", text)       # nothing is fetched
     pictures = re.findall(r"data:image/png;base64,([^\"]+)", text)
-    assert len(pictures) == 4 and all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
+    assert len(pictures) == 2 and all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
     assert text.count("<details>") == text.count("</details>") == 2 * (4 + 12)
     written = sorted(p.name for p in (tmp_path / "report").iterdir())
     assert written == ["report.html", "report.json", "report.md"]
+
+
+def test_the_terminal_is_short_and_the_file_has_all(tmp_path, run):
+    write(tmp_path / "a.jsonl", rows())
+    write(tmp_path / "b.jsonl", rows([response(10, C)] * 6 + TWELVE[6:]))
+    status, out, err = run(f"a={tmp_path}/a.jsonl", f"b={tmp_path}/b.jsonl", "--out", tmp_path / "r")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) < 20 and max(map(len, lines)) < 150
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    columns = "first final VA ER CP ICR CIR trials finished L1 L2".split()
+    assert cells[0] == ["", *columns]
+    # 7 of 12 by Wilson; ... ; 20 trials in 12 responses; levels 5 of 6, 2 of 6
+    assert cells[2] == ["a", "41.7 [19.3, 68.0]", "58.3 [32.0, 80.7]", "64.7", "66.7", "71.4", "42.9", "20.0",
+                        "1.67", "91.7", "83.3", "33.3"]
+    assert cells[4] == ["", "final accuracy", "first accuracy", "VA"] and cells[6][0] == "b"
+    assert re.fullmatch(r"\+8\.3 \[[+-]\d+\.\d, \+\d+\.\d\] p=\d\.\d{3}", cells[6][1])
+    tables = [t.splitlines() for t in out.split("\n\n") if t.startswith("|")]
+    assert [len({len(line) for line in table}) for table in tables] == [1, 1]       # aligned
+    assert lines[-1] == f"wrote report.json, report.md, report.html to {tmp_path}/r"
+    whole = (tmp_path / "r" / "report.md").read_text()
+    assert all("\n".join(table) in whole for table in tables)
+    assert "| 64.7 [" in whole and "11/17" in whole and "| cut after 2 tokens" in whole
+
+
+def test_columns_that_are_undefined_are_left_out(tmp_path, run):
+    write(tmp_path / "a.jsonl", rows([response(10), response(11)], level=None, finished=[None]))
+    status, out, err = run(f"a={tmp_path}/a.jsonl", "--out", tmp_path / "r")
+    header = [c.strip() for c in out.splitlines()[2].split("|")[1:-1]]
+    assert header == ["", "first", "final", "ICR", "CIR", "trials"] and "difference" not in out
 
 
 def test_page_shows_the_rewards_of_the_verifier():
@@ -322,19 +352,20 @@ def test_a_single_problem_has_no_bootstrap(tmp_path, run):
     assert report["differences"]["b"]["VA"] == {"value": 0, "low": None, "high": None, "p": None}
 
 
-def test_against_and_intersect(tmp_path, run):
+def test_intersect(tmp_path, run):
     write(tmp_path / "a.jsonl", rows())
     write(tmp_path / "b.jsonl", rows()[2:] + [{**rows()[0], "id": "new"}])
     names = f"a={tmp_path}/a.jsonl", f"b={tmp_path}/b.jsonl", f"c={tmp_path}/a.jsonl", "--out", tmp_path / "r"
     status, _, err = run(*names)
     assert status == 2 and err.startswith("error: a (12) and b (11) have different problems, like ")
     assert "--intersect compares the 10 that all have" in err and not (tmp_path / "r").exists()
-    assert run(*names, "--intersect", "--against", "b")[0] == 0
+    assert run(*names, "--intersect")[0] == 0
     report = json.loads((tmp_path / "r" / "report.json").read_text())
-    assert report["problems"] == 10 and list(report["differences"]) == ["a", "c"]
+    assert report["problems"] == 10 and list(report["differences"]) == ["b", "c"]
     assert report["models"]["a"] == report["models"]["b"]
-    assert run(*names, "--intersect")[0] == 2       # a report is there
-    assert run(*names, "--intersect", "--force")[0] == 0
+    assert run(*names, "--intersect")[0] == 2       # a report is there, and --force overwrites it
+    assert run(f"a={tmp_path}/a.jsonl", "--out", tmp_path / "r", "--force")[0] == 0
+    assert json.loads((tmp_path / "r" / "report.json").read_text())["problems"] == 12
 
 
 # ------------------------------------------------------------------------------------------------- bad input
@@ -345,6 +376,7 @@ GOOD = json.dumps(rows()[0])
 @pytest.mark.parametrize("change, line, field", [
     ({"answer": None}, 3, "answer"), ({"answer": " "}, 3, "answer"), ({"problem": None}, 3, "problem"),
     ({"responses": []}, 3, "responses"), ({"responses": "text"}, 3, "responses"),
+    ({"responses": 7}, 3, "responses"),
     ({"responses": [1]}, 3, "responses"),
     ({"finished": [True, True]}, 3, "finished"), ({"finished": ["yes"]}, 3, "finished"),
     ({"tokens": 7}, 3, "tokens"), ({"tokens": ["7"]}, 3, "tokens"), ({"id": "p0"}, 3, "id"),
@@ -362,11 +394,10 @@ def test_bad_line(tmp_path, run, change, line, field):
     (["a.jsonl"], "not NAME=FILE"), (["=a.jsonl"], "not NAME=FILE"),
     (["a=a.jsonl", "a=a.jsonl"], "name of its own"), (["a=absent.jsonl"], "absent.jsonl"),
     (["a=empty.jsonl"], "empty.jsonl"), (["a=broken.jsonl"], "broken.jsonl:2"),
-    (["a=a.jsonl", "--against", "b"], "no model is named 'b'"),
     (["a=a.jsonl", "b=other.jsonl"], "differ in field 'answer' of problem 'p3'"),
     (["a=a.jsonl", "b=apart.jsonl", "--intersect"], "compares the 0"),
     (["a=a.jsonl", "--metrics", "a=absent.jsonl"], "absent.jsonl"),
-    (["a=a.jsonl", "--metrics", "a=text.jsonl"], "text.jsonl"),
+    (["a=a.jsonl", "--metrics", "a=text.jsonl"], "text.jsonl:1: field 'step'"),
     (["a=a.jsonl", "--bootstrap", "0"], "--bootstrap"),
 ])
 def test_bad_call(tmp_path, run, monkeypatch, argv, message):
@@ -374,7 +405,7 @@ def test_bad_call(tmp_path, run, monkeypatch, argv, message):
     write(tmp_path / "a.jsonl", rows())
     write(tmp_path / "other.jsonl", [{**r, "answer": "11" if r["id"] == "p3" else "10"} for r in rows()])
     write(tmp_path / "apart.jsonl", [{**r, "id": "x" + r["id"]} for r in rows()])
-    write(tmp_path / "text.jsonl", [{"step": 1, "note": "no numbers"}])
+    write(tmp_path / "text.jsonl", [{"note": "no step"}])
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "broken.jsonl").write_text(GOOD + "\n{\n")
     status, out, err = run("--out", "r", *argv)
