@@ -1432,8 +1432,16 @@ def serve():
 
 
 def start_worker():
-    return subprocess.Popen([sys.executable, os.path.abspath(__file__), "--serve"], stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8")
+    """A worker that has answered once: its start, slow on a busy machine, runs on no pair's clock."""
+    worker = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--serve"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8")
+    try:
+        worker.stdin.write('["", "1"]\n')
+        worker.stdin.flush()
+        worker.stdout.readline()
+    except OSError:                                             # it died: the first pair will notice
+        pass
+    return worker
 
 
 def judge_many(texts, golds, workers=0, limit=5.0):

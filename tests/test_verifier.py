@@ -477,6 +477,17 @@ def test_judge_many_replaces_a_stuck_worker(tmp_path, monkeypatch):
     assert time.time() - start < 30
 
 
+def test_judge_many_gives_a_worker_time_to_start(tmp_path, monkeypatch):
+    """On a busy machine a start takes longer than the limit of a pair; the first pairs are judged all the same."""
+    worker = tmp_path / "worker.py"
+    worker.write_text("import json, sys, time\n"
+                      "time.sleep(3)\n"
+                      "for line in sys.stdin:\n"
+                      "    print(json.dumps(True), flush=True)\n")
+    monkeypatch.setattr(verifier, "__file__", str(worker))
+    assert judge_many(["a", "b"], ["a", "b"], workers=2, limit=2.0) == [True, True]
+
+
 def test_import_is_light():
     """The workers of judge_many import this file only; no torch, no transformers."""
     code = "import sys, verifier; print('torch' in sys.modules, 'transformers' in sys.modules, 'sympy' in sys.modules)"
