@@ -39,6 +39,7 @@ import re
 import shutil
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -54,10 +55,10 @@ import verifier
 # level: (range of a, of the answer x, of b) in a*x + b = c, all inclusive
 LEVELS = {
     1: ((2, 9), (2, 12), (1, 20)),
-    2: ((2, 9), (10, 60), (10, 99)),
-    3: ((3, 6), (50, 120), (20, 199)),
-    4: ((3, 6), (100, 199), (20, 299)),
-    5: ((4, 5), (200, 499), (50, 699)),
+    2: ((3, 9), (50, 99), (20, 199)),
+    3: ((3, 6), (80, 199), (20, 299)),
+    4: ((4, 6), (150, 499), (50, 699)),
+    5: ((4, 5), (300, 999), (100, 999)),
 }
 # The base is trained on wider ranges. The levels were then cut where its accuracy falls: sevens and nines
 # turn out to be easy to divide by, fours and fives hard.
@@ -67,6 +68,7 @@ CORPUS_RANGES = [
     ((3, 9), (50, 199), (20, 299)),
     ((4, 9), (200, 499), (50, 699)),
     ((6, 9), (500, 999), (100, 999)),
+    ((3, 6), (200, 999), (100, 999)),
 ]
 FAMILIES = {"equation": "Solve {a}x+{b}={c}", "words": "Which number times {a} plus {b} is {c}?"}
 PROBLEM_RE = re.compile(r"(?:Solve (\d+)x\+(\d+)=(\d+)|Which number times (\d+) plus (\d+) is (\d+)\?)$")
@@ -261,15 +263,20 @@ def graded_document(rng: random.Random) -> Document:
     return [opening(rng, GRADED, a, x, b), ("\n\n".join(parts) + END, True)]
 
 
-def retry_document(rng: random.Random) -> Document:
-    """Graded work in the paper's phrases with the errors that the base makes. Wrong answers are there to be
-    read, not learnt. One in five begins like a bare problem: the habit is there too, though rarely used."""
-    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
+def retry_document(rng: random.Random, pool: list = ()) -> Document:
+    """Graded work in the paper's phrases on the errors that the base makes: its own samples where the pool has
+    some. Wrong answers are there to be read, not learnt. One in five begins like a bare problem: the habit is
+    there too, though rarely used."""
+    (a, x, b), own = rng.choice(pool) if pool and rng.random() < 0.7 else (draw(rng, rng.choice(CORPUS_RANGES)), [])
+    wrong = own_error if rng.random() < 0.7 else near_miss
     document = [opening(rng, PROBLEM if rng.random() < 0.2 else GRADED, a, x, b)]
-    for i, answer in enumerate(attempts(rng, x, own_error if rng.random() < 0.7 else near_miss)):
+    tried = attempts(rng, x, wrong)
+    for i, answer in enumerate(list(dict.fromkeys(own[:len(tried) - 1] + tried))[:6]):
         document += [("\n\nLet me try again.\n\n", True)] if i else []
         document += [(f"\\boxed{{{answer}}}", answer == x),
                      (f"\n\n{VERIFY}\n\n" + confirmative_check(a, b, a * x + b, answer), True)]
+        if answer == x:
+            break
     return document + [(END, True)]
 
 
@@ -296,6 +303,8 @@ PHASES = {
                                  (7, 320, {graded_document: 1})]),
     "habit": (10_000_000, 2e-3, [(16, 64, {bare_document: 0.6, drill_document: 0.4}),
                                  (12, 320, {retry_document: 1})]),
+    "own errors": (10_000_000, 2e-3, [(32, 64, {bare_document: 0.7, drill_document: 0.3}),
+                                      (9, 320, {retry_document: 1})]),
 }
 
 
@@ -408,6 +417,8 @@ def train_phase(net, tokenizer, phase: str, args, log: list[dict]) -> None:
     for step in bar:
         for opt in opts:
             opt.param_groups[0]["lr"] = learning_rate(step, steps, peak)
+        if phase == "own errors" and step % 250 == 0:
+            parts = [parts[0], (*parts[1][:2], {partial(retry_document, pool=own_errors(net, tokenizer, rng)): 1})]
         loss = corpus_loss(net, [pack(rng, tokenizer, *part) for part in parts])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -421,6 +432,24 @@ def train_phase(net, tokenizer, phase: str, args, log: list[dict]) -> None:
                         "seconds": round(time.time() - started), **report})
             tqdm.write(json.dumps(log[-1]))
             model_lib.save(net, tokenizer, args.out)
+
+
+@torch.no_grad()
+def own_errors(net, tokenizer, rng: random.Random, n: int = 1500, samples: int = 3) -> list:
+    """Problems that the model got wrong at T = 1 -> [((a, x, b), different wrong answers)]."""
+    triples = [draw(rng, rng.choice(CORPUS_RANGES)) for _ in range(n)]
+    prompts = [opening(rng, PROBLEM, *t)[0] for t in triples]
+    batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt").to(net.device)
+    tokenizer.backend_tokenizer.no_padding()        # the call above leaves it on, also for `encode`
+    ids = net.eval().generate(**batch, do_sample=True, num_return_sequences=samples, max_new_tokens=6)
+    net.train()
+    texts = tokenizer.batch_decode(ids[:, batch.input_ids.shape[1]:], skip_special_tokens=True)
+    found = []
+    for i, (a, x, b) in enumerate(triples):
+        boxes = [re.match(r"\\boxed\{(\d{1,4})\}", text) for text in texts[i * samples:(i + 1) * samples]]
+        wrong = list(dict.fromkeys(int(box[1]) for box in boxes if box and int(box[1]) not in (0, x)))
+        found += [((a, x, b), wrong)] if wrong else []
+    return found
 
 
 def corpus_loss(net, batches) -> torch.Tensor:
