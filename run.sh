@@ -7,14 +7,15 @@ set -euo pipefail
 cd "$(dirname "$0")"
 source setup.sh
 setup_venv requirements.txt requirements-plots.txt
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONUNBUFFERED=1
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} PYTHONUNBUFFERED=1
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT            # no stage outlives this script
 python=.venv/bin/python SEED=${SEED:-0}
 
 R=runs/seed$SEED results=results/seed$SEED               # full size
-train=4000 test=1000 orl_steps=150 prl_steps=150
+train=4000 test=1000 steps=100 evals=25
 case "${1:-}" in
   "") ;;
-  --fast) R=runs/fast results=results/fast train=300 test=100 orl_steps=4 prl_steps=4 ;;
+  --fast) R=runs/fast results=results/fast train=300 test=100 steps=4 evals=4 ;;
   *) echo "error: usage: [SEED=N] bash run.sh [--fast]" >&2; exit 2 ;;
 esac
 started=$SECONDS
@@ -36,7 +37,7 @@ once $R/trajectories.jsonl \
 
 stage "Stage 1: behaviour initialisation (equation 1)"
 $python sft.py train --model $R/toy/base --data $R/trajectories.jsonl --out $R/bi \
-  --lr 5e-4 --schedule linear --epochs 2 --kl-coef 0.3 --kl-on first --seed $SEED --resume
+  --lr 1e-4 --schedule linear --epochs 1 --kl-coef 0.1 --kl-on first --seed $SEED --resume
 
 stage "Which problems can still teach something: 4 responses each from the initialised model (paper 3.1)"
 $python sample.py --model $R/bi/last --data $R/toy/train.jsonl --out $R/bi-train.jsonl \
@@ -44,11 +45,11 @@ $python sample.py --model $R/bi/last --data $R/toy/train.jsonl --out $R/bi-train
 
 stage "Stage 2: outcome-level RLOO (equations 2, 3) and process-level group RL (4-6), side by side"
 rl=(--model $R/bi/last --data $R/toy/train.jsonl --samples $R/bi-train.jsonl --min-acc 0.1 --max-acc 0.9
-    --eval-data $R/toy/test.jsonl --temperature 0.7 --max-new-tokens 300 --schedule linear
-    --updates-per-rollout 1 --beta 0.02 --seed $SEED --resume)
-$python rl_outcome.py "${rl[@]}" --out $R/orl --steps $orl_steps --prompts-per-step 32 --num-samples 8 --lr 2e-4 \
-  > $R/orl.log 2>&1 & orl=$!
-$python rl_process.py "${rl[@]}" --out $R/prl --steps $prl_steps --prompts-per-step 32 --num-samples 8 --lr 2e-4
+    --eval-data $R/toy/test.jsonl --steps $steps --eval-every $evals --prompts-per-step 24 --num-samples 8
+    --updates-per-rollout 1 --ratio sum --lr 1.5e-4 --schedule linear --beta 0.05
+    --temperature 0.7 --max-new-tokens 240 --max-tokens 4096 --seed $SEED --resume)
+OMP_NUM_THREADS=1 $python rl_outcome.py "${rl[@]}" --out $R/orl > $R/orl.log 2>&1 & orl=$!
+OMP_NUM_THREADS=1 $python rl_process.py "${rl[@]}" --out $R/prl --baseline level --average batch
 wait $orl || { tail -n 3 $R/orl.log >&2; exit 1; }
 
 stage "Greedy responses of the four models to the test problems"
@@ -58,7 +59,7 @@ for name in base bi orl prl; do
 done
 
 stage "The paper's metrics, with intervals (App. E)"
-$python evaluate.py base=$R/test-base.jsonl BI=$R/test-bi.jsonl ORL=$R/test-orl.jsonl PRL=$R/test-prl.jsonl \
+$python evaluate.py BI=$R/test-bi.jsonl base=$R/test-base.jsonl ORL=$R/test-orl.jsonl PRL=$R/test-prl.jsonl \
   --metrics ORL=$R/orl/metrics.jsonl --metrics PRL=$R/prl/metrics.jsonl --out $results --seed $SEED --force
 echo
 echo "For comparison, the paper's accuracies with Qwen2.5-Math-7B on MATH500: base 51.0, BI 81.6, ORL 84.4, PRL 83.4."
