@@ -264,9 +264,9 @@ def graded_document(rng: random.Random) -> Document:
 
 
 def retry_document(rng: random.Random, pool: list = ()) -> Document:
-    """Graded work in the paper's phrases on the errors that the base makes: its own samples where the pool has
-    some. Wrong answers are there to be read, not learnt. One in five begins like a bare problem: the habit is
-    there too, though rarely used."""
+    """Graded work in the paper's phrases on the errors that the base makes, its own samples from the pool or
+    invented ones. Wrong answers are there to be read, not learnt. One in five begins like a bare problem: the
+    habit is there too, though rarely used."""
     (a, x, b), own = rng.choice(pool) if pool and rng.random() < 0.7 else (draw(rng, rng.choice(CORPUS_RANGES)), [])
     wrong = own_error if rng.random() < 0.7 else near_miss
     document = [opening(rng, PROBLEM if rng.random() < 0.2 else GRADED, a, x, b)]
