@@ -267,7 +267,8 @@ def retry_document(rng: random.Random, pool: list = ()) -> Document:
     """Graded work in the paper's phrases on the errors that the base makes, its own samples from the pool or
     invented ones. Wrong answers are there to be read, not learnt. One in five begins like a bare problem: the
     habit is there too, though rarely used."""
-    (a, x, b), own = rng.choice(pool) if pool and rng.random() < 0.7 else (draw(rng, rng.choice(CORPUS_RANGES)), [])
+    invented = not pool or rng.random() > 0.7
+    (a, x, b), own = (draw(rng, rng.choice(CORPUS_RANGES)), []) if invented else rng.choice(pool)
     wrong = own_error if rng.random() < 0.7 else near_miss
     document = [opening(rng, PROBLEM if rng.random() < 0.2 else GRADED, a, x, b)]
     tried = attempts(rng, x, wrong)
@@ -296,8 +297,8 @@ def drill_document(rng: random.Random) -> Document:
 
 
 # Two phases: to solve, compute and check; then to make use of a failed check. Tokens, peak learning rate, and
-# the parts of a batch: rows, their length, documents with their shares. Long documents have rows of their own,
-# so that the short ones do not pay for attention over long rows.
+# the parts of a batch: rows, their length, documents with their shares. Long documents get rows of their own:
+# the short ones do not pay for attention over long rows.
 PHASES = {
     "world": (22_000_000, 3e-3, [(32, 64, {bare_document: 0.35, drill_document: 0.65}),
                                  (7, 320, {graded_document: 1})]),
@@ -340,7 +341,8 @@ def build_model(tokenizer, hidden: int = 96, layers: int = 3, heads: int = 4) ->
     """The tiny Llama with random weights; head and embedding tied."""
     return LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3,
-        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=2048,
+        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads,
+        max_position_embeddings=2048,
         tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id, initializer_range=0.05))
 
@@ -418,7 +420,8 @@ def train_phase(net, tokenizer, phase: str, args, log: list[dict]) -> None:
         for opt in opts:
             opt.param_groups[0]["lr"] = learning_rate(step, steps, peak)
         if phase == "own errors" and step % 250 == 0:
-            parts = [parts[0], (*parts[1][:2], {partial(retry_document, pool=own_errors(net, tokenizer, rng)): 1})]
+            retry = partial(retry_document, pool=own_errors(net, tokenizer, rng))
+            parts = [parts[0], (*parts[1][:2], {retry: 1})]
         loss = corpus_loss(net, [pack(rng, tokenizer, *part) for part in parts])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
