@@ -1,5 +1,6 @@
 """The toy world: problems, teacher, tokenizer, corpus, and the shipped base."""
 import json
+import math
 import random
 import subprocess
 import sys
@@ -150,8 +151,9 @@ def test_shipped_base_checks_well_and_solves_worse_as_levels_rise(shipped):
     """The measured shape of the world: checks exact six attempts deep, solving falls from level to level."""
     report = toy.probe(*shipped, n=100)
     assert min(report["check1"], report["check3"], report["check6"]) >= 0.95
-    assert report["solve1"] >= 0.9 and report["solve5"] <= 0.35
+    assert report["solve1"] >= 0.9 and report["solve5"] <= 0.4
     assert report["solve1"] > report["solve3"] > report["solve5"]
+    assert report["retry1"] >= 0.3 and report["retry6"] >= 0.3
 
 
 def test_shipped_base_does_not_check_unasked(shipped):
@@ -193,9 +195,9 @@ def test_bad_samples_are_one_line(tmp_path, repo, content, word):
 
 
 def test_training_runs_and_lowers_the_loss(tmp_path, repo):
-    done = subprocess.run([sys.executable, str(repo / "toy.py"), "--train", "--out", "b", "--scale", "0.005",
-                           "--probe-every", "10"], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, str(repo / "toy.py"), "--train", "--out", "b", "--scale", "0.002",
+                           "--probe-every", "5"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (tmp_path / "b/training.jsonl").read_text().splitlines()]
     world = [row["loss"] for row in log if row["phase"] == "world"]
-    assert world[-1] < world[0] < 3.5 and log[-1]["phase"] == "habit"
+    assert world[-1] < world[0] < math.log(len(toy.build_tokenizer())) and log[-1]["phase"] == "own errors"
