@@ -25,13 +25,14 @@ def test_trl_trains_on_our_reward(tmp_path, kind):
     prompts = [[{"role": "user", "content": "Q"}]] * 8
     data = Dataset.from_dict({"prompt": prompts, "answer": ["1", "2"] * 4})
     config = getattr(trl, f"{kind}Config")(
-        output_dir=str(tmp_path / "out"), use_cpu=True, bf16=False, report_to=[], save_strategy="no", max_steps=2,
-        per_device_train_batch_size=8, num_generations=4, max_completion_length=16, temperature=0.7,
-        learning_rate=1e-2, logging_steps=1, disable_tqdm=True, seed=0)
-    trainer = getattr(trl, f"{kind}Trainer")(model=folder, args=config, train_dataset=data, reward_funcs=reward_func)
+        output_dir=str(tmp_path / "out"), use_cpu=True, bf16=False, report_to=[], save_strategy="no",
+        max_steps=2, per_device_train_batch_size=8, num_generations=4, max_completion_length=16,
+        temperature=0.7, learning_rate=1e-2, logging_steps=1, disable_tqdm=True, seed=0)
+    trainer = getattr(trl, f"{kind}Trainer")(model=folder, args=config, train_dataset=data,
+                                             reward_funcs=reward_func)
     trainer.train()
     assert len(seen) == 16 and {reward for *_, reward in seen} == {1.0, -1.0}
-    for completion, answer, reward in seen:     # the chain writes \boxed{1} or \boxed{2}, then checks, then retries
+    for completion, answer, reward in seen:     # the chain writes \boxed{1} or \boxed{2}, checks, retries
         last = completion[0]["content"].split("Let me try again.")[-1]
         assert reward == (1 if f"\\boxed{{{answer}}}" in last else -1), (completion, answer)
     logged = [row["reward"] for row in trainer.state.log_history if "reward" in row]
