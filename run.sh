@@ -2,6 +2,7 @@
 # The whole of S²R on a laptop: base model -> behaviour initialisation -> RL, on the toy world. One block a stage.
 #   bash run.sh            the full run (results/seed0)        SEED=1 bash run.sh   another seed
 #   bash run.sh --fast     a smoke run of three minutes (results/fast): it shows the machinery, it learns little
+#   bash run.sh --no-rl    the full run up to behaviour initialisation
 # Run it again after an interruption: finished stages are skipped, the others resume.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -12,11 +13,12 @@ trap 'kill $(jobs -p) 2>/dev/null || true' EXIT            # no stage outlives t
 python=.venv/bin/python SEED=${SEED:-0}
 
 R=runs/seed$SEED results=results/seed$SEED               # full size
-train=4000 test=1000 steps=100 evals=25
+train=4000 test=1000 steps=40 evals=20 names="base bi orl prl"
 case "${1:-}" in
   "") ;;
+  --no-rl) names="base bi" ;;
   --fast) R=runs/fast results=results/fast train=300 test=100 steps=4 evals=4 ;;
-  *) echo "error: usage: [SEED=N] bash run.sh [--fast]" >&2; exit 2 ;;
+  *) echo "error: usage: [SEED=N] bash run.sh [--fast | --no-rl]" >&2; exit 2 ;;
 esac
 started=$SECONDS
 stage() { printf '\n== %s  (%d min %02d s)\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
@@ -39,28 +41,34 @@ stage "Stage 1: behaviour initialisation (equation 1)"
 $python sft.py train --model $R/toy/base --data $R/trajectories.jsonl --out $R/bi \
   --lr 1e-4 --schedule linear --epochs 1 --kl-coef 0.1 --kl-on first --seed $SEED --resume
 
+if [ "$names" != "base bi" ]; then
 stage "Which problems can still teach something: 4 responses each from the initialised model (paper 3.1)"
 $python sample.py --model $R/bi/last --data $R/toy/train.jsonl --out $R/bi-train.jsonl \
   --num-samples 4 --temperature 0.7 --max-new-tokens 300 --seed $SEED --resume
 
 stage "Stage 2: outcome-level RLOO (equations 2, 3) and process-level group RL (4-6), side by side"
 rl=(--model $R/bi/last --data $R/toy/train.jsonl --samples $R/bi-train.jsonl --min-acc 0.1 --max-acc 0.9
-    --eval-data $R/toy/test.jsonl --steps $steps --eval-every $evals --prompts-per-step 24 --num-samples 8
-    --updates-per-rollout 1 --ratio sum --lr 1.5e-4 --schedule linear --beta 0.05
+    --eval-data $R/toy/test.jsonl --steps $steps --eval-every $evals --prompts-per-step 32 --num-samples 4
+    --updates-per-rollout 1 --ratio sum --lr 3e-5 --schedule linear --beta 0.05
     --temperature 0.7 --max-new-tokens 240 --max-tokens 4096 --seed $SEED --resume)
 OMP_NUM_THREADS=1 $python rl_outcome.py "${rl[@]}" --out $R/orl > $R/orl.log 2>&1 & orl=$!
 OMP_NUM_THREADS=1 $python rl_process.py "${rl[@]}" --out $R/prl --baseline level --average batch
 wait $orl || { tail -n 3 $R/orl.log >&2; exit 1; }
+fi
 
-stage "Greedy responses of the four models to the test problems"
-for name in base bi orl prl; do
+stage "Greedy responses of the models to the test problems"
+for name in $names; do
   model=$R/$name/last; [ $name = base ] && model=$R/toy/base
-  $python sample.py --model $model --data $R/toy/test.jsonl --out $R/test-$name.jsonl --max-new-tokens 300 --resume
+  $python sample.py --model $model --data $R/toy/test.jsonl --out $R/test-$name.jsonl --max-new-tokens 480 --resume
 done
 
 stage "The paper's metrics, with intervals (App. E)"
-$python evaluate.py BI=$R/test-bi.jsonl base=$R/test-base.jsonl ORL=$R/test-orl.jsonl PRL=$R/test-prl.jsonl \
-  --metrics ORL=$R/orl/metrics.jsonl --metrics PRL=$R/prl/metrics.jsonl --out $results --seed $SEED --force
+files=(BI=$R/test-bi.jsonl base=$R/test-base.jsonl)
+if [ "$names" != "base bi" ]; then
+  files+=(ORL=$R/test-orl.jsonl PRL=$R/test-prl.jsonl)
+  files+=(--metrics ORL=$R/orl/metrics.jsonl --metrics PRL=$R/prl/metrics.jsonl)
+fi
+$python evaluate.py "${files[@]}" --out $results --seed $SEED --force
 echo
 echo "For comparison, the paper's accuracies with Qwen2.5-Math-7B on MATH500: base 51.0, BI 81.6, ORL 84.4, PRL 83.4."
 stage "Done: open $results/report.html"
