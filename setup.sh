@@ -1,6 +1,7 @@
 # Sourced by run.sh and test.sh: make .venv and install the given requirement files into it, once.
 setup_venv() {
-  local python=${PYTHON:-python3} stamp=.venv/.installed wanted
+  local python=${PYTHON:-python3} stamp wanted
+  stamp=.venv/.installed-$(printf '%s' "$*" | tr -c 'a-z' '-')
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     { echo "error: Python 3.11 or newer is needed (set PYTHON=/path/to/python3)" >&2; exit 2; }
   wanted=$(cat "$@")
