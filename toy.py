@@ -24,7 +24,7 @@ Run
     python toy.py --out runs/toy [--seed N]       runs/toy/base, train.jsonl and test.jsonl
     python toy.py --verify SAMPLES --out FILE     the teacher of stage 0: a check for every sampled answer
     python toy.py --show                          one problem of each level and family with its checks
-    python toy.py --train --out toy_base          train the base again (half an hour)
+    python toy.py --train --out toy_base          train the base again (the better part of an hour)
 
 Reads  nothing, or a samples file (--verify).
 Writes problems {id, problem, answer, level, subject, solution}, verifications {id, problem, answer,
