@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole of S²R on a laptop: base model -> behaviour initialisation -> RL, on the toy world. One block a stage.
 #   bash run.sh            the full run (results/seed0)        SEED=1 bash run.sh   another seed
-#   bash run.sh --fast     a smoke run of three minutes (results/fast): it shows the machinery, it learns little
+#   bash run.sh --fast     a short smoke run (results/fast): it shows the machinery, it learns next to nothing
 #   bash run.sh --no-rl    the full run up to behaviour initialisation
 # Run it again after an interruption: finished stages are skipped, the others resume.
 set -euo pipefail
