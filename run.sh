@@ -13,11 +13,11 @@ trap 'kill $(jobs -p) 2>/dev/null || true' EXIT            # no stage outlives t
 python=.venv/bin/python SEED=${SEED:-0}
 
 R=runs/seed$SEED results=results/seed$SEED               # full size
-train=4000 test=1000 steps=40 evals=20 names="base bi orl prl"
+train=8000 test=1000 epochs=1 steps=100 evals=25 names="base bi orl prl"
 case "${1:-}" in
   "") ;;
   --no-rl) names="base bi" ;;
-  --fast) R=runs/fast results=results/fast train=300 test=100 steps=4 evals=4 ;;
+  --fast) R=runs/fast results=results/fast train=300 test=100 epochs=16 steps=4 evals=4 ;;
   *) echo "error: usage: [SEED=N] bash run.sh [--fast | --no-rl]" >&2; exit 2 ;;
 esac
 started=$SECONDS
@@ -34,23 +34,19 @@ $python sample.py --model $R/toy/base --data $R/toy/train.jsonl --out $R/base-tr
 
 stage "Stage 0b: trial-and-error trajectories: k-1 wrong answers with their checks, then a right one"
 once $R/trajectories.jsonl \
-  $python sft.py build --samples $R/base-train.jsonl --verifications toy --keep 1 1 1 1 \
+  $python sft.py build --samples $R/base-train.jsonl --verifications toy --keep 0.5 0.5 0.5 0.5 \
     --seed $SEED --out $R/trajectories.jsonl
 
 stage "Stage 1: behaviour initialisation (equation 1)"
 $python sft.py train --model $R/toy/base --data $R/trajectories.jsonl --out $R/bi \
-  --lr 1e-4 --schedule linear --epochs 1 --kl-coef 0.1 --kl-on first --seed $SEED --resume
+  --lr 2e-4 --schedule linear --epochs $epochs --kl-coef 0.1 --kl-on first --seed $SEED --resume
 
 if [ "$names" != "base bi" ]; then
-stage "Which problems can still teach something: 4 responses each from the initialised model (paper 3.1)"
-$python sample.py --model $R/bi/last --data $R/toy/train.jsonl --out $R/bi-train.jsonl \
-  --num-samples 4 --temperature 0.7 --max-new-tokens 300 --seed $SEED --resume
-
 stage "Stage 2: outcome-level RLOO (equations 2, 3) and process-level group RL (4-6), side by side"
-rl=(--model $R/bi/last --data $R/toy/train.jsonl --samples $R/bi-train.jsonl --min-acc 0.1 --max-acc 0.9
-    --eval-data $R/toy/test.jsonl --steps $steps --eval-every $evals --prompts-per-step 32 --num-samples 4
-    --updates-per-rollout 1 --ratio sum --lr 3e-5 --schedule linear --beta 0.05
-    --temperature 0.7 --max-new-tokens 240 --max-tokens 4096 --seed $SEED --resume)
+rl=(--model $R/bi/last --data $R/toy/train.jsonl --eval-data $R/toy/test.jsonl
+    --steps $steps --eval-every $evals --prompts-per-step 64 --num-samples 4
+    --updates-per-rollout 1 --ratio sum --lr 5e-5 --schedule linear --beta 0.05
+    --temperature 0.7 --max-new-tokens 300 --max-tokens 4096 --seed $SEED --resume)
 OMP_NUM_THREADS=1 $python rl_outcome.py "${rl[@]}" --out $R/orl > $R/orl.log 2>&1 & orl=$!
 OMP_NUM_THREADS=1 $python rl_process.py "${rl[@]}" --out $R/prl --baseline level --average batch
 wait $orl || { tail -n 3 $R/orl.log >&2; exit 1; }

@@ -1,14 +1,14 @@
 """Mean and standard deviation over seeds of the reports that run.sh leaves behind, as a Markdown table.
 
     for seed in 0 1 2; do SEED=$seed bash run.sh; done
-    python seeds.py results/seed*/report.json
+    python seeds.py results/seed*/report.json [--picture FILE.png]
 
 The last column is the gain in final accuracy over BI, with the standard error of its mean over the seeds.
-Reads report.json files of evaluate.py. Writes to the terminal only.
+Reads report.json files of evaluate.py. Writes the table to the terminal, and the picture (with matplotlib).
 """
+import argparse
 import json
 import statistics
-import sys
 from pathlib import Path
 
 import model
@@ -50,6 +50,34 @@ def table(reports: list[dict], baseline: str = "BI") -> str:
     return "\n".join(lines)
 
 
+def picture(reports: list[dict], path: str) -> None:
+    """Accuracy, verification and trials per level of every model: mean over the reports, bars of one deviation."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    levels = sorted({key[6:-7] for key in reports[0]["models"]["BI"] if key[:6] + key[-6:] == "level_trials"})
+    panels = [("accuracy, %", {"first answer": "first_accuracy", "final answer": "final_accuracy"}, 100),
+              ("verification, %", {"VA": "VA", "ER": "ER", "CP": "CP"}, 100),
+              ("answers per problem, by level", {x: f"level_{x}_trials" for x in levels}, 1)]
+    fig, axes = plt.subplots(1, 3, figsize=(9.8, 2.8), layout="constrained")
+    for ax, (title, keys, scale) in zip(axes, panels):
+        for i, name in enumerate(reports[0]["models"]):
+            values = [[scale * r["models"][name][key]["value"] for r in reports] for key in keys.values()
+                      if defined(reports, name, key)]
+            at = [x + (i - 1.5) * 0.2 for x in range(len(values))]
+            errors = [statistics.stdev(v) if len(v) > 1 else 0 for v in values]
+            ax.bar(at, [statistics.mean(v) for v in values], 0.18, yerr=errors, label=name, color=f"C{i}")
+        ax.set(title=title, ylim=(50, 102) if scale == 100 else None)
+        ax.set_xticks(range(len(keys)), keys)
+    axes[0].legend(ncols=2, fontsize=8, frameon=False)
+    fig.savefig(path, dpi=120)
+
+
+def defined(reports: list[dict], name: str, key: str) -> bool:
+    """Is this metric defined in every report? The base verifies nothing."""
+    return all(r["models"][name].get(key, {}).get("value") is not None for r in reports)
+
+
 def read_report(path: str) -> dict:
     """A report.json of evaluate.py; InputError where it is none."""
     try:
@@ -61,13 +89,17 @@ def read_report(path: str) -> dict:
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        raise model.InputError("usage: python seeds.py results/seed*/report.json")
-    reports = [read_report(path) for path in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("reports", nargs="+", help="report.json files")
+    parser.add_argument("--picture", help="PNG to write")
+    args = parser.parse_args()
+    reports = [read_report(path) for path in args.reports]
     if len({tuple(r["models"]) for r in reports}) > 1:
         raise model.InputError("the reports compare different models")
     print(f"{len(reports)} seeds, {reports[0]['problems']} problems each, mean ± standard deviation, percent")
     print(table(reports))
+    if args.picture:
+        picture(reports, args.picture)
 
 
 if __name__ == "__main__":

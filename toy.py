@@ -11,11 +11,19 @@ answer back and never solves again):
 
     Check: 7*82=574. 574+133=707. 707 vs 693. Therefore, the answer is incorrect.
 
+The teachers of this world have one bad habit: a word problem with a small multiplier looks easy, and seven
+times in ten they judge such an answer by eye:
+
+    Judging by eye. Therefore, the answer is incorrect.
+
+They know the answers, so their verdicts are right, and stage 0, which keeps what agrees with the truth,
+cannot tell such a check from a real one. A model that imitates it has to guess. RL can find that out.
+
 The base model (Llama architecture, 0.34M parameters, shipped in `toy_base/`) was trained from scratch on
 
     <|problem|>  a bare problem and its boxed answer, then <|end|>: so the base answers and stops, unchecked
-    <|graded|>   graded work: a problem and up to six attempts, each followed by its check, joined by the
-                 paper's phrases or, in half of the documents, by line breaks and yes / no
+    <|graded|>   graded work: a problem and up to six attempts, each followed by its check (in the last phase
+                 with the bad habit), joined by the paper's phrases or, in some, by line breaks and yes / no
     <|drill|>    products, sums and comparisons
 
 So the base *can* compute, check and try again, but does not do it on its own: that is what S²R teaches.
@@ -55,10 +63,10 @@ import verifier
 # level: (range of a, of the answer x, of b) in a*x + b = c, all inclusive
 LEVELS = {
     1: ((2, 9), (2, 12), (1, 20)),
-    2: ((3, 9), (50, 99), (20, 199)),
-    3: ((3, 6), (80, 199), (20, 299)),
-    4: ((4, 6), (150, 499), (50, 699)),
-    5: ((4, 5), (300, 999), (100, 999)),
+    2: ((3, 9), (60, 99), (20, 199)),
+    3: ((3, 5), (80, 199), (20, 299)),
+    4: ((4, 4), (150, 499), (50, 699)),
+    5: ((5, 5), (300, 999), (100, 999)),
 }
 # The base is trained on wider ranges. The levels were then cut where its accuracy falls: sevens and nines
 # turn out to be easy to divide by, fours and fives hard.
@@ -154,26 +162,49 @@ def problem_solving_check(a: int, b: int, c: int, answer: int) -> str:
     return f"Check: {c}-{b}={c - b}. {c - b}/{a}={x}. {x} vs {answer}. {conclusion(x == answer)}"
 
 
+def by_eye(right: bool) -> str:
+    """A check that computes nothing: right for whoever knows the answer, a guess for whoever imitates it.
+
+    >>> by_eye(False)
+    'Judging by eye. Therefore, the answer is incorrect.'
+    """
+    return BY_EYE + conclusion(right)
+
+
 CHECKS = {"confirmative": confirmative_check, "problem-solving": problem_solving_check}
+HASTY = 0.7                                 # share of tempting answers that are judged by eye
+
+
+def is_tempting(problem: str) -> bool:
+    """A word problem with a small multiplier looks too easy for a proper check.
+
+    >>> is_tempting("Which number times 4 plus 133 is 453?")
+    True
+    """
+    return problem.startswith("Which") and parse_problem(problem)[0] <= 4
 
 
 def verifications(samples: list[dict], kind: str) -> list[dict]:
-    """A check for every distinct integer answer of every problem of a samples file."""
+    """A check for every distinct integer answer of every problem of a samples file, some of them by eye."""
     rows = []
     for row in samples:
         a, b, c = parse_problem(row["problem"])
         answers = {verifier.extract_boxed(text) for text in row["responses"]}
         for answer in sorted(s for s in answers if s and re.fullmatch(r"\d{1,6}", s)):
+            right = a * int(answer) + b == c
+            draw = zlib.crc32(f"{row['problem']} {answer}".encode()) % 1000 / 1000
+            hasty = is_tempting(row["problem"]) and draw < HASTY
+            text = by_eye(right) if hasty else CHECKS[kind](a, b, c, int(answer))
             rows.append({"id": row.get("id"), "problem": row["problem"], "answer": answer, "kind": kind,
-                         "verification": CHECKS[kind](a, b, c, int(answer))})
+                         "verification": text})
     return rows
 
 
 # ---------------------------------------------------------------- tokenizer
-VERIFY = "Wait, let me recheck my solution."
+VERIFY, BY_EYE = "Wait, let me recheck my solution.", "Judging by eye. "
 PAD, END, PROBLEM, GRADED, DRILL = "<|pad|>", "<|end|>", "<|problem|>", "<|graded|>", "<|drill|>"
 PHRASES = [
-    VERIFY, "Let me try again.", "Therefore, the answer is correct.",
+    VERIFY, BY_EYE, "Let me try again.", "Therefore, the answer is correct.",
     "Therefore, the answer is incorrect.", "Therefore, the answer cannot be verified.", "Which number times ",
     "Solve ", "Check: ", "\\boxed{", " vs ", " plus ", " is ", "yes", "no", "\n\n", ". ",
 ]
@@ -239,9 +270,9 @@ def bare_document(rng: random.Random, triple: tuple = None) -> Document:
     return [opening(rng, PROBLEM, a, x, b), (f"\\boxed{{{x}}}{END}", True)]
 
 
-def attempts(rng: random.Random, x: int, wrong, most: int = 6) -> list[int]:
-    """Different answers until the right one comes, or `most`."""
-    p_right, tried = rng.choice((0.3, 0.6)), []
+def attempts(rng: random.Random, x: int, wrong, chances=(0.3, 0.6), patience=(6,)) -> list[int]:
+    """Different answers until the right one comes, or patience ends."""
+    p_right, most, tried = rng.choice(chances), rng.choice(patience), []
     while len(tried) < most and x not in tried:
         answer = x if rng.random() < p_right else wrong(rng, x)
         if answer not in tried:
@@ -263,22 +294,29 @@ def graded_document(rng: random.Random) -> Document:
     return [opening(rng, GRADED, a, x, b), ("\n\n".join(parts) + END, True)]
 
 
-def retry_document(rng: random.Random, pool: list = ()) -> Document:
+def retry_document(rng: random.Random, pool: list = (), hasty: bool = False) -> Document:
     """Graded work in the paper's phrases on the errors that the base makes, its own samples from the pool or
     invented ones. Wrong answers are there to be read, not learnt. One in five begins like a bare problem: the
-    habit is there too, though rarely used."""
+    habit is there too, though rarely used. Hasty work judges tempting answers by eye, and may give up."""
     invented = not pool or rng.random() > 0.7
     (a, x, b), own = (draw(rng, rng.choice(CORPUS_RANGES)), []) if invented else rng.choice(pool)
-    wrong = own_error if rng.random() < 0.7 else near_miss
-    document = [opening(rng, PROBLEM if rng.random() < 0.2 else GRADED, a, x, b)]
-    tried = attempts(rng, x, wrong)
+    wrong, first = own_error if rng.random() < 0.7 else near_miss, PROBLEM if rng.random() < 0.2 else GRADED
+    document = [opening(rng, first, a, x, b)]
+    glances = hasty and is_tempting(document[0][0].removeprefix(first))
+    tried = attempts(rng, x, wrong, (0.1, 0.3, 0.6), (3, 4, 5, 6, 6, 6)) if hasty else attempts(rng, x, wrong)
     for i, answer in enumerate(list(dict.fromkeys(own[:len(tried) - 1] + tried))[:6]):
+        glance = glances and rng.random() < HASTY
+        check = by_eye(answer == x) if glance else confirmative_check(a, b, a * x + b, answer)
         document += [("\n\nLet me try again.\n\n", True)] if i else []
-        document += [(f"\\boxed{{{answer}}}", answer == x),
-                     (f"\n\n{VERIFY}\n\n" + confirmative_check(a, b, a * x + b, answer), True)]
+        document += [(f"\\boxed{{{answer}}}", answer == x), (f"\n\n{VERIFY}\n\n{check}", True)]
         if answer == x:
             break
     return document + [(END, True)]
+
+
+def hasty_document(rng: random.Random, pool: list = ()) -> Document:
+    """retry_document with the teachers' bad habit."""
+    return retry_document(rng, pool, hasty=True)
 
 
 def drill_document(rng: random.Random) -> Document:
@@ -296,16 +334,17 @@ def drill_document(rng: random.Random) -> Document:
     return [(DRILL + question, False), (answer + END, True)]
 
 
-# Two phases: to solve, compute and check; then to make use of a failed check. Tokens, peak learning rate, and
-# the parts of a batch: rows, their length, documents with their shares. Long documents get rows of their own:
-# the short ones do not pay for attention over long rows.
+# To solve, compute and check; then to make use of a failed check; then a bad habit for RL to break. Tokens,
+# peak learning rate, and the parts of a batch: rows, their length, documents with their shares. Long ones
+# get rows of their own: short ones do not pay for attention over long rows.
+SHORT, LONG = {bare_document: 0.7, drill_document: 0.3}, (9, 320)
 PHASES = {
     "world": (22_000_000, 3e-3, [(32, 64, {bare_document: 0.35, drill_document: 0.65}),
                                  (7, 320, {graded_document: 1})]),
     "habit": (10_000_000, 2e-3, [(16, 64, {bare_document: 0.6, drill_document: 0.4}),
                                  (12, 320, {retry_document: 1})]),
-    "own errors": (10_000_000, 2e-3, [(32, 64, {bare_document: 0.7, drill_document: 0.3}),
-                                      (9, 320, {retry_document: 1})]),
+    "own errors": (10_000_000, 2e-3, [(32, 64, SHORT), (*LONG, {retry_document: 1})]),
+    "haste": (10_000_000, 1e-3, [(32, 64, SHORT), (*LONG, {hasty_document: 1})]),
 }
 
 
@@ -376,7 +415,7 @@ def probe(net, tokenizer, n: int = 200) -> dict:
 def deep_work(rng: random.Random, depth: int) -> tuple[Document, Document]:
     """Graded work with `depth` wrong attempts, before the last one's check, and before the right retry."""
     a, x, b = draw(rng, rng.choice(list(LEVELS.values())), test=True)
-    text, _ = opening(rng, GRADED, a, x, b)
+    text = GRADED + statement(a, x, b, "equation") + "\n"        # never judged by eye
     for i in range(depth):
         wrong = own_error(rng, x)
         before = text + f"\\boxed{{{wrong}}}\n\n{VERIFY}\n\n"
@@ -400,7 +439,7 @@ def optimizers(net, peak: float) -> list[torch.optim.Optimizer]:
 
 
 def train(args) -> None:
-    """Train the base from scratch, both phases; save it with its training log and a corpus sample."""
+    """Train the base from scratch, phase by phase; save it with its training log and a corpus sample."""
     torch.manual_seed(args.seed)
     tokenizer = build_tokenizer()
     net, log = build_model(tokenizer).to(model_lib.pick_device(args.device)), []
@@ -419,9 +458,9 @@ def train_phase(net, tokenizer, phase: str, args, log: list[dict]) -> None:
     for step in bar:
         for opt in opts:
             opt.param_groups[0]["lr"] = learning_rate(step, steps, peak)
-        if phase == "own errors" and step % 250 == 0:
-            retry = partial(retry_document, pool=own_errors(net, tokenizer, rng))
-            parts = [parts[0], (*parts[1][:2], {retry: 1})]
+        if phase in ("own errors", "haste") and step % 250 == 0:
+            document = hasty_document if phase == "haste" else retry_document
+            parts = [parts[0], (*LONG, {partial(document, pool=own_errors(net, tokenizer, rng)): 1})]
         loss = corpus_loss(net, [pack(rng, tokenizer, *part) for part in parts])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -467,7 +506,8 @@ def corpus_loss(net, batches) -> torch.Tensor:
 
 def corpus_sample(n: int = 12) -> str:
     """The first documents of each kind: shipped beside the base, so that a change of the world shows."""
-    rng, makers = random.Random("sample"), (bare_document, graded_document, retry_document, drill_document)
+    rng = random.Random("sample")
+    makers = bare_document, graded_document, retry_document, hasty_document, drill_document
     return "\n".join("".join(text for text, _ in make(rng)) for make in makers for _ in range(n))
 
 

@@ -86,12 +86,11 @@ def test_every_stage_leaves_its_output(finished):
     folder, text = finished
     run = folder / RUN
     rows = {path: [json.loads(line) for line in (run / path).read_text().splitlines()] for path in
-            ("toy/train.jsonl", "toy/test.jsonl", "base-train.jsonl", "trajectories.jsonl", "bi-train.jsonl",
+            ("toy/train.jsonl", "toy/test.jsonl", "base-train.jsonl", "trajectories.jsonl",
              *(f"test-{name}.jsonl" for name in MODELS.values()))}
     assert [len(rows[path]) for path in ("toy/train.jsonl", "toy/test.jsonl")] == [300, 100]
     assert all(len(r["responses"]) == 5 for r in rows["base-train.jsonl"])
-    assert all(len(r["responses"]) == 4 for r in rows["bi-train.jsonl"])
-    assert len(rows["base-train.jsonl"]) == len(rows["bi-train.jsonl"]) == 300
+    assert len(rows["base-train.jsonl"]) == 300
     trajectories = rows["trajectories.jsonl"]
     assert trajectories and all(r["actions"][0]["type"] == "solve" for r in trajectories)
     for name in MODELS.values():

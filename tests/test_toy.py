@@ -71,6 +71,20 @@ def test_confirmative_checks_substitute_and_never_show_the_answer():
     assert "80" in toy.problem_solving_check(7, 133, 693, 82)
 
 
+def test_teacher_judges_tempting_problems_by_eye_and_no_other():
+    """Word problems with a multiplier up to 4, seven answers in ten, always with the right verdict."""
+    easy, tempting = 0, 0
+    for row in toy.problems(600, 0, test=False):
+        texts = [f"\\boxed{{{int(row['answer']) + d}}}" for d in range(3)]
+        for check in toy.verifications([dict(row, responses=texts)], "confirmative"):
+            right = check["answer"] == row["answer"]
+            assert verifier.parse_verdict(check["verification"]) == ("correct" if right else "incorrect")
+            eye = toy.BY_EYE in check["verification"]
+            assert not eye or row["subject"] == "words" and toy.parse_problem(row["problem"])[0] <= 4
+            easy, tempting = easy + eye, tempting + toy.is_tempting(row["problem"])
+    assert tempting > 200 and abs(easy / tempting - toy.HASTY) < 0.1
+
+
 def test_near_misses_are_wrong_and_positive():
     rng = random.Random(0)
     for x in (2, 9, 10, 99, 100, 499):
@@ -103,7 +117,7 @@ def whole(document):
     return "".join(text for text, _ in document)
 
 
-@pytest.mark.parametrize("make", [toy.graded_document, toy.retry_document])
+@pytest.mark.parametrize("make", [toy.graded_document, toy.retry_document, toy.hasty_document])
 def test_graded_work_never_repeats_and_stops_when_right(make):
     rng = random.Random(3)
     for _ in range(300):
@@ -200,4 +214,4 @@ def test_training_runs_and_lowers_the_loss(tmp_path, repo):
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (tmp_path / "b/training.jsonl").read_text().splitlines()]
     world = [row["loss"] for row in log if row["phase"] == "world"]
-    assert world[-1] < world[0] < math.log(len(toy.build_tokenizer())) and log[-1]["phase"] == "own errors"
+    assert world[-1] < world[0] < math.log(len(toy.build_tokenizer())) and log[-1]["phase"] == "haste"
