@@ -382,7 +382,7 @@ def trajectory(row, text, scored):
            f"<p>gold: {html.escape(row['answer'])}</p>")
     actions = parse_actions(text)
     good = [x for pair in zip_longest(scored.right, (v == VERDICTS[right] for v, right in scored.verdicts))
-            for x in pair][:len(actions)]  # the rewards of section 6, without judging again
+            for x in pair][:len(actions)]  # the rewards of §2.3.2, without judging again
     good[-1] &= scored.finished is not False
     for a, reward in zip(actions, good):
         out += (f'<div class="action {"good" if reward else "bad"}">{a.type} {"+1" if reward else "-1"}'

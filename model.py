@@ -81,6 +81,16 @@ def load(name_or_path, device="auto", dtype="auto"):
     return model.to(device).eval(), tokenizer
 
 
+def check_head(model):
+    """InputError for a model whose logits are more than hidden @ head.T: our losses compute just that."""
+    config, head = model.config, model.get_output_embeddings()
+    extras = {"final_logit_softcapping": None, "logit_scale": 1, "logits_scaling": 1}
+    odd = [name for name, plain in extras.items() if getattr(config, name, None) not in (None, plain)]
+    odd += ["a bias in the head"] if getattr(head, "bias", None) is not None else []
+    if odd:
+        raise InputError(f"{config.model_type} models have {odd[0]}: the losses here know plain heads only")
+
+
 def load_tokenizer(name_or_path):
     """The tokenizer alone, as it lies on the disk or on the hub."""
     return _pretrained(AutoTokenizer, name_or_path)
@@ -152,7 +162,7 @@ def prompt_ids(tokenizer, problem):
 
 
 def render_text(tokenizer, system, user):
-    """The prompt as text (paper.md section 2)."""
+    """The prompt as text: the paper's system prompt (App. C), then the problem."""
     if not tokenizer.chat_template:
         return f"{system}\n\n{user}\n\n"
     turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]

@@ -8,8 +8,8 @@ R_o = +1 if the boxed answer is right else -1, and takes n clipped policy-gradie
 
 where b_m is the mean R_o of the other M-1 responses to x.
 
-    python rl_outcome.py --model runs/toy/sft/last --data runs/toy/train.jsonl --out runs/toy/orl \\
-        --steps 200 --lr 2e-4 --schedule linear --updates-per-rollout 1 --max-new-tokens 230 --max-tokens 4096
+    python rl_outcome.py --model runs/sft/last --data runs/toy/train.jsonl --out runs/toy/orl \\
+        --steps 100 --lr 5e-5 --schedule linear --updates-per-rollout 1 --ratio sum --max-new-tokens 300
     python rl_outcome.py --model runs/qwen-sft/last --data DATASET --split train --out runs/qwen-orl \\
         --max-new-tokens 3000 --offload both --grad-checkpointing
 
@@ -18,11 +18,12 @@ Reads a checkpoint, problems, a samples file. Writes OUT/{args.json, metrics.jso
 Chosen on purpose:
 - r is exp of the *mean* token log-ratio, as in the released code: with hundreds of tokens the product of (3)
   leaves the clip range after one update. `--ratio sum` is the equation to the letter.
-- The KL term is the summed log-ratio, detached, inside the advantage: as a loss its expected gradient is 0.
+- The KL term is the summed log-ratio, detached, inside the advantage: as a loss its expected gradient is 0,
+  since that of log pi is. The equations' pi is there the policy that sampled, pi_old.
 - The temperature divides the logits of the sampler and of pi, pi_old and pi_ref: they are one policy.
 - The stop token is the last token of a response and is trained. A response that never stops has R_o = -1.
 - Ids are trained on as sampled. pi_old is scored by the update's own forward, micro-batch by micro-batch, so
-  that the first ratio after a rollout is exactly 1 (asserted).
+  that the first ratio after a rollout is exactly 1 (asserted; on a GPU up to rounding).
 - Whatever is random is a function of (seed, step): a resumed run repeats an uninterrupted one bit for bit.
 - Offline, pi_old is the sampling policy = pi_ref, and b the mean reward at problems of like accuracy.
 
@@ -59,7 +60,7 @@ def parse_args(argv=None):
     add("--out", required=True, help="run folder, the only place written to")
     add("--eval-data", help="held-out problems for greedy evaluation")
     add("--samples", help="samples file whose accuracy per problem filters --data")
-    add("--min-acc", type=float, default=0.1, help="least sampled accuracy of a problem (0.1)")
+    add("--min-acc", type=float, help="of --samples or --offline: least accuracy of a problem (0.1)")
     add("--max-acc", type=float, help="greatest (0.9; with --offline 0.7)")
     add("--offline", metavar="SAMPLES", help="learn from this samples file without rollouts")
     # algorithm
@@ -93,7 +94,10 @@ def parse_args(argv=None):
     add("--resume", action="store_true", help="go on from --out/last")
     add("--force", action="store_true", help="throw away the run in --out")
     args = parser.parse_args(argv)
-    args.max_acc = args.max_acc or (0.7 if args.offline else 0.9)
+    if not (args.samples or args.offline or args.min_acc is args.max_acc is None):
+        raise InputError("--min-acc and --max-acc filter by --samples or --offline, and there is none")
+    args.min_acc = 0.1 if args.min_acc is None else args.min_acc
+    args.max_acc = args.max_acc if args.max_acc is not None else 0.7 if args.offline else 0.9
     if args.temperature <= 0 or args.num_samples < 2:
         raise InputError("--temperature must be above 0 and --num-samples above 1")
     for name in ("steps", "prompts_per_step", "updates_per_rollout", "max_new_tokens", "max_tokens",
@@ -572,6 +576,7 @@ def train(args):
         reference.to("cpu")
     data = read_data(tokenizer, models.stop_ids(policy, tokenizer)[0], args)
     held_out = models.read_problems(args.eval_data, check=verifier.check_gold) if args.eval_data else []
+    models.check_head(policy)
     optimizer, weights = make_optimizer(policy, args, state)
     if args.grad_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})

@@ -8,10 +8,8 @@ compared with the actions of the same reward context, which is the rewards of al
     (5)  A(a) = R_a(a) - b(a) - beta log [pi(a) / pi_ref(a)]
     (6)  L = -E 1/|y|_a sum over a of min(r_a A_a, clip(r_a, 1-eps, 1+eps) A_a),    r_a = pi(a) / pi_old(a)
 
-    python rl_process.py --model runs/toy/sft/last --data runs/toy/train.jsonl --out runs/toy/prl \\
-        --steps 200 --lr 2e-4 --schedule linear --updates-per-rollout 1 --max-new-tokens 230 --max-tokens 4096
-    python rl_process.py --model runs/qwen-sft/last --data DATASET --split train --out runs/qwen-prl \\
-        --max-new-tokens 3000 --offload both --grad-checkpointing
+    python rl_process.py --model runs/sft/last --data runs/toy/train.jsonl --out runs/toy/prl \\
+        --steps 100 --lr 5e-5 --schedule linear --updates-per-rollout 1 --ratio sum --max-new-tokens 300
 
 Reads a checkpoint, problems, a samples file. Writes OUT/{args.json, metrics.jsonl, samples.txt, last, best}.
 
@@ -21,7 +19,8 @@ Chosen on purpose, besides what rl_outcome.py says on ratio, KL term, temperatur
 - (4) is a running mean over the run and this batch, 0 for a context met less than 10 times. `--baseline`
   batch: this batch only; level: a group per problem level; rloo: leave-one-out by place (SPOC, 2506.06923).
 - The stop token is part of the last action (`--end-token`). There it shares the +1 of a right *incorrect*
-  verdict, and the policy may learn to stop after its first refutation. own: an action with reward R_o;
+  verdict, and the policy may learn to stop after its first refutation. own: an action with reward R_o and
+  groups of its own;
   free: in no action and without gradient, as in the released code.
 - (6) weighs the actions of a short trajectory more, which also rewards stopping early; `--average batch`
   weighs all actions alike.
@@ -64,7 +63,7 @@ def parse_args(argv=None):
     add("--out", required=True, help="run folder, the only place written to")
     add("--eval-data", help="held-out problems for greedy evaluation")
     add("--samples", help="samples file whose accuracy per problem filters --data")
-    add("--min-acc", type=float, default=0.1, help="least sampled accuracy of a problem (0.1)")
+    add("--min-acc", type=float, help="of --samples or --offline: least accuracy of a problem (0.1)")
     add("--max-acc", type=float, help="greatest (0.9; with --offline 0.7)")
     add("--offline", metavar="SAMPLES", help="learn from this samples file without rollouts")
     # algorithm
@@ -76,7 +75,7 @@ def parse_args(argv=None):
     add("--clip", type=float, default=0.2, help="eps, half the clip range of the ratio (0.2)")
     add("--temperature", type=float, default=0.7, help="T, in sampling and in all log-probs (0.7)")
     add("--max-new-tokens", type=int, default=8000, help="longest response (8000)")
-    add("--ratio", choices=("mean", "sum"), default="mean", help="log-ratio: mean over tokens, or sum (3)")
+    add("--ratio", choices=("mean", "sum"), default="mean", help="log-ratio: mean over tokens, or sum (6)")
     add("--baseline", choices=ONLINE + OFFLINE, help="group of (4) (running; with --offline bin-position)")
     add("--end-token", choices=("verify", "own", "free"), default="verify",
         help="the stop token: part of the last action, an action with reward R_o, or in no action")
@@ -103,7 +102,10 @@ def parse_args(argv=None):
     add("--resume", action="store_true", help="go on from --out/last")
     add("--force", action="store_true", help="throw away the run in --out")
     args = parser.parse_args(argv)
-    args.max_acc = args.max_acc or (0.7 if args.offline else 0.9)
+    if not (args.samples or args.offline or args.min_acc is args.max_acc is None):
+        raise InputError("--min-acc and --max-acc filter by --samples or --offline, and there is none")
+    args.min_acc = 0.1 if args.min_acc is None else args.min_acc
+    args.max_acc = args.max_acc if args.max_acc is not None else 0.7 if args.offline else 0.9
     if args.temperature <= 0 or args.num_samples < 2:
         raise InputError("--temperature must be above 0 and --num-samples above 1")
     for name in ("steps", "prompts_per_step", "updates_per_rollout", "max_new_tokens", "max_tokens",
@@ -245,6 +247,8 @@ class ContextBaseline:
 def groups(t, baseline):
     """The group of (4) of every action of a trajectory."""
     contexts = reward_contexts(t.rewards)
+    if t.actions and len(contexts) > len(t.actions):    # --end-token own: not compared with another solve
+        contexts[-1] = ("end", *contexts[-1])
     if baseline == "level":
         return [(t.problem["level"], context) for context in contexts]
     if baseline.startswith("bin"):                      # tenths of the problem's sampled accuracy (App. F)
@@ -696,6 +700,7 @@ def train(args):
     data = read_data(tokenizer, models.stop_ids(policy, tokenizer)[0], args)
     held_out = models.read_problems(args.eval_data, check=verifier.check_gold) if args.eval_data else []
     table = start_baseline(data, args, state)
+    models.check_head(policy)
     optimizer, weights = make_optimizer(policy, args, state)
     if args.grad_checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The whole of S²R on a laptop: base model -> behaviour initialisation -> RL, on the toy world. One block a stage.
 #   bash run.sh            the full run (results/seed0)        SEED=1 bash run.sh   another seed
-#   bash run.sh --fast     a short smoke run (results/fast): it shows the machinery, it learns next to nothing
-#   bash run.sh --no-rl    the full run up to behaviour initialisation
-# Run it again after an interruption: finished stages are skipped, the others resume.
+#   bash run.sh --fast     a short smoke run (results/fast0): it shows the machinery, it learns next to nothing
+#   bash run.sh --no-rl    the full run up to behaviour initialisation (its report: results/bi-seed0)
+# Run it again after an interruption: finished stages are skipped, the others resume. To change a flag, remove
+# the folder of the stage and of those after it (or runs/seed0 as a whole) first.
 set -euo pipefail
 cd "$(dirname "$0")"
 source setup.sh
@@ -16,8 +17,8 @@ R=runs/seed$SEED results=results/seed$SEED               # full size
 train=8000 test=1000 epochs=1 steps=100 evals=25 names="base bi orl prl"
 case "${1:-}" in
   "") ;;
-  --no-rl) names="base bi" ;;
-  --fast) R=runs/fast results=results/fast train=300 test=100 epochs=16 steps=4 evals=4 ;;
+  --no-rl) names="base bi" results=results/bi-seed$SEED ;;
+  --fast) R=runs/fast$SEED results=results/fast$SEED train=300 test=100 epochs=16 steps=4 evals=4 ;;
   *) echo "error: usage: [SEED=N] bash run.sh [--fast | --no-rl]" >&2; exit 2 ;;
 esac
 started=$SECONDS
@@ -32,17 +33,21 @@ stage "Stage 0a: 5 answers to every training problem at T = 0.7 (paper 2.2, App.
 $python sample.py --model $R/toy/base --data $R/toy/train.jsonl --out $R/base-train.jsonl \
   --num-samples 5 --temperature 0.7 --max-new-tokens 20 --seed $SEED --resume
 
+# --keep: a share of each k, here half of the problems; the paper's numbers are the defaults
 stage "Stage 0b: trial-and-error trajectories: k-1 wrong answers with their checks, then a right one"
 once $R/trajectories.jsonl \
   $python sft.py build --samples $R/base-train.jsonl --verifications toy --keep 0.5 0.5 0.5 0.5 \
     --seed $SEED --out $R/trajectories.jsonl
 
+# --kl-on first: hold the first solution, masked or not, near the base, so that the skill to solve stays
 stage "Stage 1: behaviour initialisation (equation 1)"
 $python sft.py train --model $R/toy/base --data $R/trajectories.jsonl --out $R/bi \
   --lr 2e-4 --schedule linear --epochs $epochs --kl-coef 0.1 --kl-on first --seed $SEED --resume
 
 if [ "$names" != "base bi" ]; then
 stage "Stage 2: outcome-level RLOO (equations 2, 3) and process-level group RL (4-6), side by side"
+# One update a rollout: the ratio is 1 and nothing is clipped. Test problems draw the curve, they choose nothing.
+# ORL writes its progress to orl.log. One thread each, whatever OMP_NUM_THREADS says.
 rl=(--model $R/bi/last --data $R/toy/train.jsonl --eval-data $R/toy/test.jsonl
     --steps $steps --eval-every $evals --prompts-per-step 64 --num-samples 4
     --updates-per-rollout 1 --ratio sum --lr 5e-5 --schedule linear --beta 0.05

@@ -51,7 +51,7 @@ def table(reports: list[dict], baseline: str = "BI") -> str:
 
 
 def picture(reports: list[dict], path: str) -> None:
-    """Accuracy, verification and trials per level of every model: mean over the reports, bars of one deviation."""
+    """Accuracy, verification and trials per level of every model: mean ± deviation over reports."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt

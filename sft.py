@@ -20,10 +20,10 @@ Writes trajectories {the problem's fields, actions: [{type, text}]}, whose texts
        --out/{args.json, metrics.jsonl, last}: last is a Hugging Face folder, with what --resume needs
 
 Chosen on purpose:
-- Connecting phrases, with the white space before them, belong to the action that they open: there the policy
-  decides to go on. "Let me try again." is trained wherever it follows an *incorrect* verdict, even when the
-  solution behind it is masked; else the model learns to refute but not to retry. The paper's code trains only
-  the last one.
+- Connecting phrases belong to the action that they open, for the mask even with the white space before them
+  (in files and in RL it ends the action before): there the policy decides to go on. "Let me try again." is
+  trained wherever it follows an *incorrect* verdict, even when the solution behind it is masked; else the
+  model learns to refute but not to retry. The paper's code trains only the last one.
 - <end> is the stop token, appended and trained. The paper's code cuts it off.
 - The loss is the mean over a batch's trained tokens, the KL term the mean over the tokens that --kl-on names.
   The paper takes the trained ones. On the toy world `first` is better: the first solution, masked or not,
@@ -83,8 +83,9 @@ def parse_args(argv=None):
     add("--data", required=True, help="trajectories file")
     add("--out", required=True, help="run folder, the only place written to")
     # algorithm
-    add("--isc", action="store_true", help="mask every wrong solution, and nothing else")
-    add("--no-mask", action="store_true", help="train every action")
+    mask = train_parser.add_mutually_exclusive_group()
+    mask.add_argument("--isc", action="store_true", help="mask every wrong solution, and nothing else")
+    mask.add_argument("--no-mask", action="store_true", help="train every action")
     add("--kl-coef", type=float, default=0.1, help="c, weight of the KL term; 0 loads no base model")
     add("--kl-on", choices=("trained", "first", "all"), default="trained", help="tokens held near the base")
     add("--epochs", type=int, default=3)
@@ -554,6 +555,7 @@ def start_run(args):
 def train(args):
     state, out = start_run(args), Path(args.out)
     policy, tokenizer = models.load(out / "last" if state else args.model, args.device, args.dtype)
+    models.check_head(policy)
     base = models.load(args.model, args.device, args.dtype)[0].requires_grad_(False) if args.kl_coef else None
     examples, held_out = load_examples(args, tokenizer, models.stop_ids(policy, tokenizer)[0])
     if args.grad_checkpointing:

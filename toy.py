@@ -22,6 +22,7 @@ cannot tell such a check from a real one. A model that imitates it has to guess.
 The base model (Llama architecture, 0.34M parameters, shipped in `toy_base/`) was trained from scratch on
 
     <|problem|>  a bare problem and its boxed answer, then <|end|>: so the base answers and stops, unchecked
+                 (later one graded document in five begins so too: not new to it, but rare)
     <|graded|>   graded work: a problem and up to six attempts, each followed by its check (in the last phase
                  with the bad habit), joined by the paper's phrases or, in some, by line breaks and yes / no
     <|drill|>    products, sums and comparisons
@@ -334,9 +335,11 @@ def drill_document(rng: random.Random) -> Document:
     return [(DRILL + question, False), (answer + END, True)]
 
 
-# To solve, compute and check; then to make use of a failed check; then a bad habit for RL to break. Tokens,
-# peak learning rate, and the parts of a batch: rows, their length, documents with their shares. Long ones
-# get rows of their own: short ones do not pay for attention over long rows.
+# world: to solve, compute and check. habit: the paper's phrases, and to make use of a failed check. own errors:
+# that on the model's own wrong answers. haste: the teachers' bad habit, which RL is to break. Each phase has its
+# tokens, peak learning rate, and the parts of a batch: rows, their length, documents with their shares. Long
+# documents get rows of their own: short ones do not pay for attention over long rows. (The shipped base went
+# through the first three before BY_EYE was a token; its embedding was drawn afresh for the fourth.)
 SHORT, LONG = {bare_document: 0.7, drill_document: 0.3}, (9, 320)
 PHASES = {
     "world": (22_000_000, 3e-3, [(32, 64, {bare_document: 0.35, drill_document: 0.65}),

@@ -6,7 +6,7 @@ work is done and the work of one comparison is counted.
 
     V_golden(s)  judge(text, gold): the last \\boxed{...} of a solution is equivalent to the gold answer
     Parser(v)    parse_verdict(text): the last "Therefore, the answer is ..." of a verification
-    actions      parse_actions(text), action_ids(tokenizer, ids): cut at the connecting phrases of section 2
+    actions      parse_actions(text), action_ids(tokenizer, ids): cut at the connecting phrases of §2.1
     R_a, R_o     action_rewards, outcome_reward: +1 or -1 (sections 5 and 6)
 
 How two answers are compared: clean both texts; equal texts, plain numbers and words are decided at once;
@@ -82,9 +82,9 @@ VERDICT = re.compile(r"\b(?:therefore|thus|hence|so)\s*,?\s+the\s+answer\s+"
 
 
 def parse_actions(text):
-    """Cut a response into solve and verify actions (paper section 2).
+    """Cut a response into solve and verify actions (paper §2.1).
 
-    The transition rule of section 1 decides which phrase opens an action: a solve is followed by a verify
+    The transition rule of §2.1 decides which phrase opens an action: a solve is followed by a verify
     and a verify by a solve. So a second "Wait, ..." inside a verification and a "Let me try again." inside
     a solution are plain text, as is a phrase right after a quotation mark, or one with no solution before
     it. A retry after a verdict of *correct* does open a solve: the model did go on, and offline RL must be
@@ -1406,21 +1406,24 @@ def action_rewards(actions, gold, finished):
 
 
 def outcome_reward(actions, gold, finished):
-    """R_o of section 5: +1 if the response is finished and its last solution is right, else -1."""
+    """R_o of §2.3.1: +1 if the response is finished and its last solution is right, else -1."""
     last = [action for action in actions if action.type == "solve"][-1:]
     return 1 if finished and last and judge(last[0].text, gold) else -1
 
 
 # --------------------------------------------------------------------------------------------- adapters
 def reward_func(prompts, completions, **columns):
-    """R_o in TRL's reward signature; the gold answers stand in the data set's `answer` column."""
+    """R_o in TRL's reward signature; the gold answers stand in the data set's `answer` column.
+
+    TRL does not say whether a response was cut off. It counts as finished: right before the cut earns +1.
+    """
     texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
     return [float(outcome_reward(parse_actions(text), gold, True))
             for text, gold in zip(texts, columns["answer"])]
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    """R_o in verl's reward signature."""
+    """R_o in verl's reward signature; a response that was cut off counts as finished, as in reward_func."""
     return float(outcome_reward(parse_actions(solution_str), str(ground_truth), True))
 
 

@@ -266,3 +266,14 @@ def test_run_main_turns_user_errors_into_a_line_and_a_status(raised, status, sai
 def test_run_main_lets_faults_of_the_program_through():
     with pytest.raises(ZeroDivisionError):
         M.run_main(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("change, word", [({"final_logit_softcapping": 30.0}, "softcapping"),
+                                          ({"logit_scale": 0.06}, "logit_scale")])
+def test_check_head_refuses_logits_that_our_losses_do_not_compute(change, word):
+    from transformers import LlamaConfig, LlamaForCausalLM
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+             "vocab_size": 9}
+    M.check_head(LlamaForCausalLM(LlamaConfig(**sizes)))
+    with pytest.raises(M.InputError, match=word):
+        M.check_head(LlamaForCausalLM(LlamaConfig(**sizes, **change)))

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-RUN, RESULTS = "runs/fast", "results/fast"
+RUN, RESULTS = "runs/fast0", "results/fast0"
 MODELS = {"base": "base", "BI": "bi", "ORL": "orl", "PRL": "prl"}      # name in the report: name of the files
 STEPS = 4
 LIMIT = 900                                                           # seconds: against a hang, not a speed
