@@ -36,7 +36,7 @@ def table(reports: list[dict], baseline: str = "BI") -> str:
     names = {**COLUMNS, **{key: f"L{key.split('_')[1]}" for key in levels}}
     lines = ["| model | " + " | ".join(names.values()) + f" | final − {baseline} |",
              "| --- |" + " --- |" * (len(names) + 1)]
-    for name in reports[0]["models"]:
+    for name in in_order(reports):
         cells = []
         for key in names:
             scale = 1 if key == "trials" else 100
@@ -61,16 +61,21 @@ def picture(reports: list[dict], path: str) -> None:
               ("answers per problem, by level", {x: f"level_{x}_trials" for x in levels}, 1)]
     fig, axes = plt.subplots(1, 3, figsize=(9.8, 2.8), layout="constrained")
     for ax, (title, keys, scale) in zip(axes, panels):
-        for i, name in enumerate(reports[0]["models"]):
+        for i, name in enumerate(in_order(reports)):
             values = [[scale * r["models"][name][key]["value"] for r in reports] for key in keys.values()
                       if defined(reports, name, key)]
             at = [x + (i - 1.5) * 0.2 for x in range(len(values))]
             errors = [statistics.stdev(v) if len(v) > 1 else 0 for v in values]
             ax.bar(at, [statistics.mean(v) for v in values], 0.18, yerr=errors, label=name, color=f"C{i}")
-        ax.set(title=title, ylim=(50, 102) if scale == 100 else None)
+        ax.set(title=title, ylim=(0, 104) if scale == 100 else None)
         ax.set_xticks(range(len(keys)), keys)
-    axes[0].legend(ncols=2, fontsize=8, frameon=False)
+    axes[2].legend(fontsize=8, frameon=False)
     fig.savefig(path, dpi=120)
+
+
+def in_order(reports: list[dict]) -> list[str]:
+    """The models, the base first: evaluate.py puts the one first that the others are compared with."""
+    return sorted(reports[0]["models"], key=lambda name: name != "base")
 
 
 def defined(reports: list[dict], name: str, key: str) -> bool:

