@@ -587,8 +587,7 @@ def train(args):
                   lambda *_: stop_now.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
     if not state:
         append(args, "metrics.jsonl", json.dumps({"step": 0, **evaluate(policy, tokenizer, held_out, args)}))
-    bar = tqdm(range(start + 1, args.steps + 1), initial=start, total=args.steps, unit="step")
-    for step in bar:
+    for step in (bar := tqdm(range(start + 1, args.steps + 1), initial=start, total=args.steps, unit="step")):
         clock = [time.time()]
         if args.offline:
             trajectories = take(data, args.prompts_per_step * args.num_samples, step, args.seed)

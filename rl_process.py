@@ -19,10 +19,10 @@ Chosen on purpose, besides what rl_outcome.py says on ratio, KL term, temperatur
 - (4) is a running mean over the run and this batch, 0 for a context met less than 10 times. `--baseline`
   batch: this batch only; level: a group per problem level; rloo: leave-one-out by place (SPOC, 2506.06923).
 - The stop token is part of the last action (`--end-token`). There it shares the +1 of a right *incorrect*
-  verdict, and the policy may learn to stop after its first refutation. own: an action
-  with reward R_o and groups of its own; free: in no action and without gradient, as in the released code.
+  verdict, and the policy may learn to stop after its first refutation. own: an action with reward R_o and
+  groups of its own; free: no action, no gradient, as in the released code.
 - (6) weighs the actions of a short trajectory more, which also rewards stopping early; `--average batch`
-  weighs all actions alike. The released code's doubled rewards are off (`--bonus`).
+  weighs all alike. The released code's doubled rewards are off (`--bonus`).
 
 Map: flags - log-probs - advantage and loss - rollout - rewards - data - statistics - update - run - train.
 """
@@ -708,8 +708,7 @@ def train(args):
                   lambda *_: stop_now.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
     if not state:
         append(args, "metrics.jsonl", json.dumps({"step": 0, **evaluate(policy, tokenizer, held_out, args)}))
-    bar = tqdm(range(start + 1, args.steps + 1), initial=start, total=args.steps, unit="step")
-    for step in bar:
+    for step in (bar := tqdm(range(start + 1, args.steps + 1), initial=start, total=args.steps, unit="step")):
         clock = [time.time()]
         if args.offline:
             trajectories = take(data, args.prompts_per_step * args.num_samples, step, args.seed)

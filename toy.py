@@ -338,8 +338,8 @@ def drill_document(rng: random.Random) -> Document:
 # world: to solve, compute and check. habit: the paper's phrases, and to make use of a failed check. own
 # errors: that on the model's own wrong answers. haste: the teachers' bad habit, which RL is to break. Each
 # has its tokens, peak learning rate, and the parts of a batch: rows, their length, documents with their
-# shares. Long documents get rows of their own: short ones do not pay for attention over long rows. (The shipped
-# base went through the first three before BY_EYE was a token; its embedding was drawn afresh for the fourth.)
+# shares. Long documents get rows of their own: short ones do not pay for attention over long rows. (The
+# shipped base went through the first three before BY_EYE was a token; its embedding was new in the fourth.)
 SHORT, LONG = {bare_document: 0.7, drill_document: 0.3}, (9, 320)
 PHASES = {
     "world": (22_000_000, 3e-3, [(32, 64, {bare_document: 0.35, drill_document: 0.65}),
