@@ -412,7 +412,7 @@ def write_results(args, requests, results, done):
     start, made, right, judged = time.time(), 0, 0, 0
     write_jsonl(args.out + ".args.json", [{name: getattr(args, name) for name in SETTINGS}])
     write_jsonl(args.out, [row for rows in done.values() for row in rows])
-    with tqdm(total=len(requests), initial=len(done)) as bar:
+    with tqdm(total=len(requests), initial=len(done), mininterval=1) as bar:
         for request, texts, finished, tokens in results:
             rows = [{"responses": texts, "finished": finished, "tokens": tokens}]
             if args.verify:
@@ -426,7 +426,7 @@ def write_results(args, requests, results, done):
                 judged += len(texts)
                 right += sum(verifier.judge(text, request.gold) for text in texts)
                 shown["accuracy"] = f"{right / judged:.3f}"
-            bar.set_postfix(shown)
+            bar.set_postfix(shown, refresh=False)
             bar.update()
     write_jsonl(args.out, [row for r in requests for row in done[r.key]])
 

@@ -574,7 +574,8 @@ def train(args):
                   lambda *_: stop_now.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
     with open(out / "metrics.jsonl", "a") as log:
         log.truncate(state["log_size"])
-        bar = tqdm(range(state["step"], steps), initial=state["step"], total=steps, desc="sft", unit="step")
+        bar = tqdm(range(state["step"], steps), initial=state["step"], total=steps, desc="sft", unit="step",
+                   mininterval=1)
         for step in bar:
             began, (epoch, place) = time.time(), divmod(step, per_epoch)
             order = random.Random(f"{args.seed}-{epoch}").sample(range(len(examples)), len(examples))
@@ -588,7 +589,8 @@ def train(args):
                 record |= held_out_losses(policy, held_out, args)
             log.write(json.dumps(record) + "\n")
             log.flush()
-            bar.set_postfix({name: f"{record[name]:.3g}" for name in ("nll", "kl", "tokens_per_s")})
+            bar.set_postfix({name: f"{record[name]:.3g}" for name in ("nll", "kl", "tokens_per_s")},
+                            refresh=False)
             if (step + 1) % args.save_every == 0 or step + 1 == steps or stop_now:
                 trainer = {"step": step + 1, "log_size": log.tell()}
                 if step + 1 < steps:  # a finished run needs no optimizer
