@@ -551,12 +551,12 @@ def statistics(trajectories, updates, clock, args):
             "entropy": -logp.mean().item(),                 # estimated from the sampled tokens
             "kl": (logp - ref).sum().item() / total,        # unbiased (k1); that of one batch may be negative
             "kl_k3": (torch.expm1(ref - logp) - (ref - logp)).sum().item() / total,      # never negative
-            "ratio_mean": ratio.mean().item(), "ratio_max": ratio.max().item(),
+            "ratio_mean": ratio.mean().item(), "ratio_max": ratio.max().item(), "seconds": seconds.sum(),
             "clip_share": ((ratio - 1).abs() > args.clip).float().mean().item(),
             "loss": np.mean([u["loss"] for u in updates]), "grad_norm": np.mean([u["norm"] for u in updates]),
-            "skipped": sum(u["skipped"] for u in updates), "seconds": seconds.sum(),
+            "skipped": sum(u["skipped"] for u in updates), "update_tokens_per_s": tokens / seconds[2],
             **dict(zip(("seconds_rollout", "seconds_logprobs", "seconds_update"), seconds)),
-            "rollout_tokens_per_s": tokens / seconds[0], "update_tokens_per_s": tokens / seconds[2],
+            "rollout_tokens_per_s": None if args.offline else tokens / seconds[0],
             "peak_gb": (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak) / 1e9}
 
 
@@ -748,7 +748,7 @@ def train(args):
                 "step": step, "best": best, "optimizer": optimizer.state_dict(), "weights": weights,
                 "baseline": table.state_dict(),
                 "sizes": {name: (out / name).stat().st_size for name in LOGS}}})
-        bar.set_postfix({x: f"{row[x]:.3g}" for x in ("reward", "accuracy", "kl", "rollout_tokens_per_s")})
+        bar.set_postfix({x: f"{row[x]:.3g}" for x in ("reward", "accuracy", "kl", "seconds")})
         if stop_now:
             raise KeyboardInterrupt
     print("group of (4), count, mean reward")
