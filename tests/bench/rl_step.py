@@ -5,7 +5,8 @@
 Both train the same randomly initialised model of the toy world's size on the same problems with the same sizes,
 temperature, beta and clip range, without gradient checkpointing, in this process, turn by turn. A random model
 stops with a natural skew: after 1 to --max-new-tokens tokens. The first step of every run is a warm-up and is
-not counted. CPU seconds are shown beside the wall clock, for a busy machine. `trl` is not among the project's requirements: run this with a Python that has it.
+not counted. CPU seconds are shown beside the wall clock, for a busy machine. `trl` is not among the project's
+requirements: run this with a Python that has it.
 """
 import argparse
 import json
