@@ -428,13 +428,12 @@ def deep_work(rng: random.Random, depth: int) -> tuple[Document, Document]:
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """Linear up over the warm-up, linear down to 0: the decay itself lifts solving by a third."""
+    """Linear up over the warm-up, linear down to 0."""
     return peak * min(1.0, (step + 1) / warmup) * (1 - step / steps)
 
 
 def optimizers(net, peak: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for the embedding and the norms. Measured on an early
-    corpus after 750 equal steps: loss 0.30, against 0.54 with AdamW alone at the same peak."""
+    """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
     matrices = [p for name, p in net.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in net.named_parameters() if p.ndim != 2 or "embed" in name]
     return [torch.optim.Muon(matrices, lr=peak, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),

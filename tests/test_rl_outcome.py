@@ -413,7 +413,7 @@ def test_offline(chain, tmp_path):
     run("--model", chain, "--offline", tmp_path / "s.jsonl", "--out", tmp_path / "run", "--steps", 6, "--lr", 1e-2,
         "--prompts-per-step", 2, "--max-new-tokens", 40, "--warmup", 0)
     row = read(tmp_path / "run" / "metrics.jsonl")[-1]
-    assert row["kl_k3"] > 0
+    assert row["kl_k3"] > 0 and row["rollout_tokens_per_s"] is None
     tokens = torch.tensor([[2]])
     logp = [models.load(path)[0](tokens).logits[0, -1].log_softmax(-1)[ONE].item() for path in (chain, tmp_path / "run/last")]
     assert logp[1] > logp[0] + 0.05                             # the right first answer became likelier
