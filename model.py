@@ -1,94 +1,112 @@
-"""Load a model, render a prompt, read problems, save a checkpoint: the four things that every stage needs.
+"""What every stage needs and none is about: models, prompts, problem files, run folders, the optimizer.
 
     model, tokenizer = load("Qwen/Qwen2.5-Math-1.5B")          # or a folder, such as toy/base
     ids = prompt_ids(tokenizer, "Solve 7x+133=693")
     rows = read_problems("test.jsonl")                          # or ("HuggingFaceH4/MATH-500", "test")
-    save(model, tokenizer, "runs/sft", extra={"trainer.pt": state})
+    run = Run(args)                                             # --out: refuse, resume, log, save, Ctrl-C
+    optimizer = make_optimizer(model, args.lr)                  # AdamW on float32 weights
 
-Nothing here samples, trains or judges. Every `main` of this project runs through `run_main`, which turns bad
-input into one line `error: FILE:LINE: field 'x' ...` and exit status 2.
-
-Map: errors - device and dtype - load, pad token, stop tokens - prompt - reading files - saving.
+Nothing here samples, trains or judges: a reader of the paper may skip this file. Bad input becomes one line
+`error: FILE:LINE: field 'x' ...` and exit status 2.
+Map: errors and flags - load and check a model - prompts - read files - write files - run folder - optimizer.
 """
+import argparse
+import fcntl
 import json
 import math
 import os
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.utils import logging
 
-transformers_logging.disable_progress_bar()      # the bars that a user should see are the stages' own
+import verifier
+
+logging.disable_progress_bar()      # the bars that a user should see are the stages' own
+logging.set_verbosity_error()       # what matters of these warnings is an InputError here
 
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
-
 # Tokens that end a turn or a document in the open model families. A model may emit any of them, whatever its
 # tokenizer calls `eos_token`: Qwen2.5 base models end turns with <|im_end|>, documents with <|endoftext|>.
-END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "<|end|>",
-              "</s>")
-# Tokens that text never contains, so that they may serve as padding.
-SPARE_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>",
-                "<|fim_pad|>", "<unk>", "[UNK]")
+END_TOKENS = "<|im_end|> <|eot_id|> <|endoftext|> <|end_of_text|> <end_of_turn> <|end|> </s>".split()
 
+
+# ---------------------------------------------------------------- errors and flags
 
 class InputError(Exception):
     """A mistake of the user's: shown as one line, without a traceback."""
 
 
 def run_main(main):
-    """Call main(); a user error becomes one line on stderr and exit status 2, Ctrl-C exit status 130."""
+    """Call main(); a user's or the system's error becomes one line and exit status 2, Ctrl-C status 130."""
     try:
         main()
-    except (InputError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.stdout.flush()
+    except BrokenPipeError:                       # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (InputError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        print("error:", ascii(" ".join(str(error).split()) or type(error).__name__)[1:-1], file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
-def pick_device(name="auto"):
-    """cuda, then mps, then cpu; or the device that was named."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {name}: this machine has no usable CUDA GPU")
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise InputError(f"--device {name}: not a device; use auto, cpu, cuda or mps") from None
+class Parser(argparse.ArgumentParser):
+    """argparse with one line for a mistake."""
+    def error(self, message):
+        raise InputError(message)
 
 
-def pick_dtype(name, device):
-    """auto: bf16 on CUDA, fp32 elsewhere."""
-    known = {"auto": torch.bfloat16 if device.type == "cuda" else torch.float32,
-             "bf16": torch.bfloat16, "fp32": torch.float32}
-    if name not in known:
-        raise InputError(f"--dtype {name}: use auto, bf16 or fp32")
-    return known[name]
+def number(kind, least, most=math.inf):
+    """A `type=` for flags: an int or float in [least, most].
 
+    >>> number(int, 1)("8")
+    8
+    """
+    def parse(text):
+        try:
+            if least <= kind(text) <= most and math.isfinite(kind(text)):
+                return kind(text)
+        except (ValueError, OverflowError):
+            pass
+        name = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {name} from {least:g} to {most:g}")
+    return parse
+
+
+# ---------------------------------------------------------------- load and check a model
 
 def load(name_or_path, device="auto", dtype="auto"):
-    """Folder or hub name -> (model in eval mode, tokenizer with a pad token that is not the end token)."""
-    device = pick_device(device)
-    dtype = pick_dtype(dtype, device)
-    tokenizer = load_tokenizer(name_or_path)
-    model = _pretrained(AutoModelForCausalLM, name_or_path, dtype=dtype)
-    fix_pad_token(model, tokenizer)
+    """Folder or hub name -> (model in eval mode, tokenizer); auto: the GPU if there is one, in bf16.
+
+    Dropout is set to 0: with it the policy would not be one policy, and no run could be repeated.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"--device {device}: not on this machine; use auto, cpu, cuda or mps") from None
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}.get(dtype, "auto")
+    if dtype == "auto":
+        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    tokenizer, config = load_tokenizer(name_or_path), _pretrained(AutoConfig, name_or_path)
+    for part in (config, config.get_text_config()):
+        dropouts = [name for name in vars(part) if re.search("dropout|drop$", name)]
+        vars(part).update(dict.fromkeys(dropouts, 0.0))
+    model, report = _pretrained(AutoModelForCausalLM, name_or_path, config=config, dtype=dtype,
+                                output_loading_info=True)
+    if absent := [*report["missing_keys"], *report["mismatched_keys"]]:
+        raise InputError(f"{name_or_path}: not a whole causal language model, it lacks {absent[0]}")
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise InputError(f"{name_or_path}: the weights contain nan or inf")
     return model.to(device).eval(), tokenizer
-
-
-def check_head(model):
-    """InputError for a model whose logits are more than hidden @ head.T: our losses compute just that."""
-    config, head = model.config, model.get_output_embeddings()
-    extras = {"final_logit_softcapping": None, "logit_scale": 1, "logits_scaling": 1}
-    odd = [name for name, plain in extras.items() if getattr(config, name, None) not in (None, plain)]
-    odd += ["a bias in the head"] if getattr(head, "bias", None) is not None else []
-    if odd:
-        raise InputError(f"{config.model_type} models have {odd[0]}: the losses here know plain heads only")
 
 
 def load_tokenizer(name_or_path):
@@ -97,35 +115,51 @@ def load_tokenizer(name_or_path):
 
 
 def _pretrained(kind, name_or_path, **options):
-    """kind.from_pretrained, with one clear line where the name leads nowhere."""
+    """kind.from_pretrained, with one clear line where the name leads nowhere or to something broken."""
     name = os.path.expanduser(name_or_path)
     is_path = name.startswith((".", "/")) or name.count("/") > 1 or Path(name).exists()
     if is_path and not has_checkpoint(name):
         raise InputError(f"{name}: no model here (a folder with config.json is needed)")
     try:
         return kind.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    except Exception as error:                    # whatever a broken file makes the libraries raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name}: cannot be loaded: {reason}") from None
 
 
-def fix_pad_token(model, tokenizer):
-    """Give the tokenizer a pad token that is not the end token.
+def most_positions(model):
+    """Where prompt + response end at the latest, finished or not (max_position_embeddings)."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
-    Padding with the end token invites masks that also hide the real end, so that it is never trained. A token
-    that text never contains is taken first, then an unused row of the embedding, and only then is it resized.
+
+@torch.no_grad()
+def check_model(model):
+    """InputError for a model that the training scripts would score wrongly. Eight tokens decide, not names:
+    logits must be hidden @ head.T, tokens to the right change nothing (padded rows have no mask), and a
+    left-padded prompt continued through the cache, as in a rollout, gives what a plain row gives.
     """
-    end = stop_ids(model, tokenizer)[0]
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != end:
-        return
-    rows, vocab = model.get_input_embeddings().weight.shape[0], tokenizer.get_vocab()
-    spare = [t for t in SPARE_TOKENS if t in vocab and vocab[t] not in (end, None) and vocab[t] < rows]
-    spare += [t for t in END_TOKENS if t in vocab and vocab[t] != end]
-    tokenizer.pad_token = spare[0] if spare else "<pad>"     # a new name takes the next free id
-    if tokenizer.pad_token_id is None or tokenizer.pad_token not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens({"pad_token": "<pad>"})
-    if tokenizer.pad_token_id >= rows:
-        model.resize_token_embeddings(tokenizer.pad_token_id + 1)
+    config, head = model.config.get_text_config(), model.get_output_embeddings()
+    ids = torch.arange(3, 11, device=model.device)[None] % config.vocab_size
+    pad, mask = ids[:, :2], torch.tensor([[0, 0] + [1] * 8], device=model.device)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    try:
+        plain = model(input_ids=ids, use_cache=False).logits[0].float()
+        hidden = model.get_decoder()(input_ids=torch.cat([ids, pad], 1), use_cache=False).last_hidden_state
+        own = hidden[0, :8].float() @ head.weight.float().T
+        cached = {"past_key_values": DynamicCache(config=model.config), "use_cache": True}
+        model(input_ids=torch.cat([pad, ids[:, :7]], 1), attention_mask=mask[:, :9],
+              position_ids=places[:, :9], **cached)
+        last = model(input_ids=ids[:, 7:], attention_mask=mask, position_ids=places[:, 9:], **cached).logits
+    except Exception as error:                    # another kind of model: no head, no keys and values to keep
+        raise InputError(f"{config.model_type} models do not work here: {error}") from None
+    close = plain.abs().max() * (1e-4 if model.dtype == torch.float32 else 0.03)
+    if not (plain - own).abs().max() <= close or getattr(config, "final_logit_softcapping", None):
+        raise InputError(f"{config.model_type}: logits are not hidden @ head.T, as the losses need")
+    if not (plain[7] - last[0, -1].float()).abs().max() <= close:
+        raise InputError(f"{config.model_type}: the cache gives other logits for a padded row")
 
+
+# ---------------------------------------------------------------- prompts
 
 def stop_ids(model, tokenizer):
     """Every token that ends a response; the first is the one that training appends as `<end>`.
@@ -133,8 +167,8 @@ def stop_ids(model, tokenizer):
     That first one is what the chat template writes after an assistant turn, else the tokenizer's eos token.
     """
     vocab = tokenizer.get_vocab()
-    found = [vocab.get(_template_end(tokenizer)), tokenizer.eos_token_id]
     listed = model.generation_config.eos_token_id if model.generation_config else None
+    found = [vocab.get(_template_end(tokenizer)), tokenizer.eos_token_id]
     found += listed if isinstance(listed, list) else [listed]
     found += [vocab.get(t) for t in END_TOKENS]
     found = [i for i in dict.fromkeys(found) if i is not None]
@@ -145,176 +179,132 @@ def stop_ids(model, tokenizer):
 
 def _template_end(tokenizer):
     """The special token that the chat template writes right after an assistant turn, or None."""
-    if not tokenizer.chat_template:
-        return None
     turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "@answer@"}]
     try:
         after = tokenizer.apply_chat_template(turns, tokenize=False).partition("@answer@")[2].strip()
-    except Exception:           # a template may be any program; the eos token is the fallback
+    except Exception:                             # no template, or one that fails; the eos token is the fallback
         return None
     specials = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
     return next((t for t in specials if after.startswith(t)), None)
 
 
-def prompt_ids(tokenizer, problem):
-    """Token ids of system + user turn + start of the answer; plain text where there is no chat template."""
-    return render_ids(tokenizer, SYSTEM_PROMPT, problem)
+def prompt_ids(tokenizer, problem, system=SYSTEM_PROMPT):
+    """Prompt as token ids. A template writes its own beginning-of-sequence token; plain text gets it here."""
+    text = prompt_text(tokenizer, problem, system)
+    return tokenizer(text, add_special_tokens=not tokenizer.chat_template).input_ids
 
 
-def render_text(tokenizer, system, user):
-    """The prompt as text: the paper's system prompt (App. C), then the problem."""
-    if not tokenizer.chat_template:
-        return f"{system}\n\n{user}\n\n"
-    turns = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+def prompt_text(tokenizer, problem, system=SYSTEM_PROMPT):
+    """System turn, user turn and the start of the answer (App. C); plain text where there is no template.
 
-
-def render_ids(tokenizer, system, user):
-    """The prompt as token ids. A template writes its own beginning-of-sequence token; plain text gets it."""
-    plain = not tokenizer.chat_template
-    return tokenizer(render_text(tokenizer, system, user), add_special_tokens=plain).input_ids
-
-
-def read_jsonl(path, required=(), fault=None):
-    """JSONL (or a .json list) -> list of dicts with the required fields; errors name file, line and field.
-
-    fault(row) -> None, or what is wrong with the row.
+    Some templates (Gemma, Mistral) refuse a system turn: then its text opens the user turn.
     """
-    rows = []
-    for where, row in _rows(Path(path)):
+    folded = f"{system}\n\n{problem}"
+    if not tokenizer.chat_template:
+        return folded + "\n\n"
+    for turns in ([{"role": "system", "content": system}, {"role": "user", "content": problem}],
+                  [{"role": "user", "content": folded}]):
+        try:
+            return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except Exception as error:                # a template may be any program
+            reason = error
+    raise InputError(f"the chat template fails: {reason}")
+
+
+# ---------------------------------------------------------------- read files
+
+def read_jsonl(path, required=()):
+    """JSON lines, or a JSON list, whose items count as lines -> [("FILE:LINE", row with the required fields)]."""
+    rows, number = [], 1
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        lines = map(json.dumps, json.loads(text)) if text.startswith("[") else text.split("\n")
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                rows.append((f"{path}:{number}", json.loads(line)))
+                if "\\u" in line:                 # half of a surrogate pair is no text: this raises
+                    json.dumps(rows[-1][1], ensure_ascii=False).encode()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (ValueError, RecursionError) as error:             # JSON's and Unicode's errors are ValueErrors
+        raise InputError(f"{path}:{getattr(error, 'lineno', 1) + number - 1}: not JSON: {error}") from None
+    for where, row in rows:
         if not isinstance(row, dict):
             raise InputError(f"{where}: not a JSON object")
         for field in required:
             if row.get(field) is None:
                 raise InputError(f"{where}: field '{field}' is missing")
-        if wrong := fault and fault(row):
-            raise InputError(f"{where}: {wrong}")
-        rows.append(row)
     if not rows:
         raise InputError(f"{path}: no rows")
     return rows
 
 
-def _rows(path):
-    """Yield ("FILE:LINE", parsed row); an item of a .json list counts as its line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text") from None
-    whole = path.suffix == ".json" and text.lstrip().startswith("[")
-    try:
-        lines = json.loads(text) if whole else text.split("\n")
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
-    for number, line in enumerate(lines, 1):
-        where = f"{path}:{number}"
-        if whole:
-            yield where, line
-        elif line.strip():
-            try:
-                yield where, json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'nested too deep')})") from None
-
-
-def write_jsonl(path, rows, append=False):
-    """Write JSON lines and force them to the disk. A whole file is replaced at once: a kill keeps the old."""
-    path = Path(path)
-    target = path if append else path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(target, "a" if append else "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    fsync(target)
-    if not append:
-        os.rename(target, path)
-
-
-def read_problems(source, split=None, limit=None, gold=True, check=None):
-    """Problems from a JSONL/JSON file, a folder, or a `datasets` name (NAME or NAME:CONFIG).
+def read_problems(source, split=None, limit=None, gold=True, skip=False):
+    """Problems from a JSON file, or a `datasets` folder or name (NAME or NAME:CONFIG).
 
     Every row comes back with id (str), problem, answer (str), level (int or None) and whatever else it had.
     Other spellings are taken: question, final_answer, GSM8K's `#### 18`, MATH's solution with a \\boxed
-    answer, "Level 3". With gold=False a row may lack an answer (None). check(answer) -> None, or the reason
-    why that answer cannot be graded: pass verifier.check_gold.
+    answer, "Level 3". gold=False: a row may lack an answer (None). skip: rows whose answer cannot be graded
+    are left out, and counted, instead of refused.
     """
-    path, rows, seen = Path(source).expanduser(), [], {}
-    if path.is_dir():
-        path = _file_in_folder(path, split)
-    if path.is_file() or path.suffix in (".json", ".jsonl"):
-        pairs = _rows(path)
-    else:
-        pairs = _hub_rows(str(source), split)
-    for number, (where, row) in enumerate(pairs):
-        if limit is not None and number >= limit:
-            break
-        row = _problem(where, row, number, gold)
-        reason = check(row["answer"]) if check and row["answer"] is not None else None
+    is_file = str(source).endswith((".json", ".jsonl")) or Path(source).is_file()
+    rows, seen, skipped = [], {}, 0
+    for place, (where, row) in enumerate((read_jsonl(source) if is_file else _hub_rows(source, split))[:limit]):
+        row = _problem(where, row, place)
+        reason = verifier.check_gold(row["answer"]) if row["answer"] is not None else gold and "is missing"
+        if reason and skip:
+            skipped += 1
+            continue
         if reason:
-            raise InputError(f"{where}: field 'answer' {row['answer']!r}: {reason}")
-        if row["id"] in seen:
-            raise InputError(f"{where}: field 'id' repeats {row['id']!r} of {seen[row['id']]}")
-        seen[row["id"]] = where
+            raise InputError(f"{where}: field 'answer': {reason}")
+        if seen.setdefault(row["id"], where) != where:
+            raise InputError(f"{where}: field 'id' repeats {row['id'][:80]!r} of {seen[row['id']]}")
         rows.append(row)
+    if skipped:
+        print(f"{source}: {skipped} problems skipped, whose answers cannot be graded")
     if not rows:
         raise InputError(f"{source}: no problems")
     return rows
 
 
-def _problem(where, row, number, gold):
+def _problem(where, row, place):
     """One raw row -> one problem with the field names of this project."""
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: not a JSON object")
-    field = "problem" if "problem" in row or "question" not in row else "question"
-    problem = row.get(field)
+    problem, answer, solution = row.get("problem", row.get("question")), row.get("answer"), row.get("solution")
     if not isinstance(problem, str) or not problem.strip():
-        raise InputError(f"{where}: field 'problem' is {'missing' if problem is None else 'not a text'}")
-    answer = row.get("answer", row.get("final_answer"))
-    extra = {}
+        raise InputError(f"{where}: field 'problem' is missing or not a text")
     if isinstance(answer, str) and "####" in answer:                    # GSM8K: worked solution, then answer
-        extra["solution"], answer = answer, answer.rpartition("####")[2]
-    if answer is None and isinstance(row.get("solution"), str):         # MATH: the box in the solution
-        answer = _last_box(row["solution"])
+        solution, _, answer = answer.rpartition("####")
+    answer = row.get("final_answer") if answer is None else answer
+    if answer is None and isinstance(solution, str):                    # MATH: the box in the solution
+        answer = verifier.extract_boxed(solution)
     if isinstance(answer, list) and answer and all(isinstance(a, str) for a in answer):
         answer = ", ".join(answer)
-    if isinstance(answer, (int, float)) and not isinstance(answer, bool) and math.isfinite(answer):
+    if type(answer) in (int, float) and math.isfinite(answer):
         answer = str(int(answer)) if answer == int(answer) else str(answer)
-    if answer is None and gold:
-        raise InputError(f"{where}: field 'answer' is missing (and no 'solution' with a \\boxed answer)")
-    if answer is not None and (not isinstance(answer, str) or not answer.strip()):
-        raise InputError(f"{where}: field 'answer' is {'not a text or a number' if answer else 'empty'}")
-    level = re.search(r"\d+", str(row.get("level")))
-    name = next((row[k] for k in ("id", "unique_id", "idx", "index") if row.get(k) is not None), number)
-    return {**extra, **row, "id": str(name), "problem": problem, "answer": answer and answer.strip(),
-            "level": int(level.group()) if level else None}
+    if not isinstance(answer, str | None):
+        raise InputError(f"{where}: field 'answer' is not a text or a number")
+    level = re.search(r"\d{1,9}", str(row.get("level")))
+    names = [row[key] for key in ("id", "unique_id", "idx", "index") if row.get(key) is not None]
+    return {**row, "id": str([*names, place][0]), "problem": problem, "answer": answer and answer.strip(),
+            "level": level and int(level.group()), **({"solution": solution} if solution else {})}
 
 
-def _last_box(text):
-    """Content of the last \\boxed{...}, braces balanced, or None."""
-    start = text.rfind("\\boxed{")
-    depth = 0
-    for i in range(start + 6, len(text) if start >= 0 else 0):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[start + 7:i]
-    return None
-
-
-def _file_in_folder(folder, split):
-    """FOLDER/SPLIT.jsonl, or the only data file of the folder."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".json", ".jsonl"))
-    chosen = [f for f in files if f.stem == split] if split else files
-    if len(chosen) != 1:
-        names = ", ".join(f.name for f in files) or "none"
-        raise InputError(f"{folder}: which file? (here: {names}) name one, or its stem with --split")
-    return chosen[0]
+def read_samples(path, gold=True):
+    """Problems with `responses`, and as many `finished` and `tokens`: None where another engine wrote none."""
+    rows = read_problems(path, gold=gold)
+    for row in rows:
+        n = len(row["responses"]) if isinstance(row.get("responses"), list) else 0
+        for field, kind in (("responses", str), ("finished", bool | None), ("tokens", int | None)):
+            values = row.setdefault(field, [None] * n)
+            if not n or not isinstance(values, list) or [isinstance(v, kind) for v in values] != [True] * n:
+                raise InputError(f"{path}: problem {row['id'][:80]!r}: field '{field}' is malformed")
+    return rows
 
 
 def _hub_rows(source, split):
-    """Rows of a `datasets` data set; its row number stands for the line."""
+    """[(name:number, row)] of a `datasets` data set: its row number stands for the line."""
     import datasets             # slow to import, and needed by this branch only
-    name, _, config = source.partition(":")
+    name, _, config = str(source).partition(":")
     try:
         data = datasets.load_dataset(name, config or None, split=split)
     except Exception as error:  # network, unknown name, unknown split: all are for the user to mend
@@ -323,46 +313,192 @@ def _hub_rows(source, split):
         if len(data) != 1:
             raise InputError(f"{source}: say which split with --split: {', '.join(data)}")
         data = next(iter(data.values()))
-    return ((f"{source}:{number}", row) for number, row in enumerate(data, 1))
+    return [(f"{source}:{place}", row) for place, row in enumerate(data, 1)]
+
+
+# ---------------------------------------------------------------- write files
+
+def check_output(path, force, *inputs):
+    """InputError where `path` may not be written: it is one of the inputs, or is there and not forced."""
+    if any(os.path.exists(i) and os.path.exists(path) and os.path.samefile(i, path) for i in inputs if i):
+        raise InputError(f"{path} is the input: write to another file")
+    if os.path.exists(path) and not force:
+        raise InputError(f"{path} exists already: --force overwrites it")
+
+
+def write_text(path, text, append=False):
+    """Write a UTF-8 file. A whole file is replaced at once: a kill keeps the old one."""
+    path = Path(path)
+    target = path if append else path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(target, "a" if append else "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(target, path)                  # of a file by itself: does nothing
+    finally:
+        if not append:
+            target.unlink(missing_ok=True)        # there only if the disk was full
+
+
+def write_jsonl(path, rows, append=False):
+    """Write rows as JSON lines."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), append)
 
 
 def has_checkpoint(folder):
     """True where a whole checkpoint lies. Puts FOLDER.old back if `save` died between its two renames."""
-    folder = Path(folder)
-    old = folder.with_name(folder.name + ".old")
+    folder, old = Path(folder), Path(f"{folder}.old")
     if not folder.exists() and (old / "config.json").exists():
         os.rename(old, folder)
     return (folder / "config.json").exists()
 
 
-def save(model, tokenizer, folder, extra=None):
-    """Write a Hugging Face checkpoint folder; a kill leaves the old one or the new one, never a mixture.
-
-    `extra` maps a file name to an object for torch.save, such as {"trainer.pt": {"optimizer": ...}}.
-    """
-    folder = Path(folder)
-    new, old = (folder.with_name(folder.name + end) for end in (".new", ".old"))
+def save(model, tokenizer, folder, trainer=None):
+    """Write a Hugging Face checkpoint folder, with `trainer` as its trainer.pt. It is made beside the old one
+    and put in its place: a kill leaves the old one or the new one, never a mixture."""
+    new, old = Path(f"{folder}.new"), Path(f"{folder}.old")
     has_checkpoint(folder)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
     model.save_pretrained(new)
     tokenizer.save_pretrained(new)
-    for name, value in (extra or {}).items():
-        torch.save(value, new / name)
-    for path in [*new.rglob("*"), new]:
-        fsync(path)
-    if folder.exists():
+    if trainer:
+        torch.save(trainer, new / "trainer.pt")
+    if Path(folder).exists():
         os.rename(folder, old)
     os.rename(new, folder)
-    fsync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def fsync(path):
-    """Force a file's, or a folder's, content to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+# ---------------------------------------------------------------- run folder
+
+class Run:
+    """The folder --out of a training: args.json, its logs, `last` to resume from, perhaps `best`.
+
+    Making a Run only looks and refuses; `begin` writes, once all other input has proved good.
+    state: what trainer.pt held (None in a new run). stopped: True after Ctrl-C.
+    """
+    def __init__(self, args, free=(), logs=("metrics.jsonl",)):
+        """free: flags that --resume may change, besides those that concern no number."""
+        self.args, self.folder, self.logs, self.state, self.stopped = args, Path(args.out), logs, None, False
+        self.last, flags, model = self.folder / "last", self.folder / "args.json", Path(args.model).resolve()
+        if self.folder.resolve() in (model, *model.parents):
+            raise InputError(f"--model {args.model} lies in --out {args.out}: write to another folder")
+        if self.folder.exists() and not flags.exists() and any(self.folder.iterdir()):
+            raise InputError(f"--out {args.out} is not empty, and no run of this script (no args.json)")
+        if flags.exists() and not (args.resume or args.force):
+            raise InputError(f"{args.out} holds a run already: --resume goes on with it, --force throws it away")
+        if args.resume and flags.exists():
+            try:
+                self._resume(json.loads(flags.read_text(encoding="utf-8")), free)
+            except InputError:
+                raise
+            except Exception as error:            # any file of the run may be broken, or a pickle of malice
+                raise InputError(f"{args.out}: cannot be resumed ({type(error).__name__} in args.json or "
+                                 "last/trainer.pt); --force begins anew") from None
+
+    def _resume(self, old, free):
+        """Compare the flags, load the state, and see that the logs reach as far."""
+        for name in sorted(set(vars(self.args)) - {"resume", "force", "device", "save_every", *free}):
+            if old.get(name) != getattr(self.args, name):
+                raise InputError(f"--resume with another --{name.replace('_', '-')} than the run began with")
+        if has_checkpoint(self.last):
+            self.state = torch.load(self.last / "trainer.pt", map_location="cpu", weights_only=True)
+            for name in self.logs:
+                if os.path.getsize(self.folder / name) < self.state["sizes"][name]:
+                    raise InputError(f"{self.folder / name} is shorter than at the checkpoint; --force begins anew")
+
+    def begin(self):
+        """Take the folder: lock it, write args.json, cut the logs back to the checkpoint, mind Ctrl-C."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{self.folder}: another process is writing there") from None
+        for name in () if self.state else ("last", "best"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        write_text(self.folder / "args.json", json.dumps(vars(self.args), indent=1) + "\n")
+        for name in self.logs:
+            with open(self.folder / name, "a") as file:
+                file.truncate(self.state["sizes"][name] if self.state else 0)
+        signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, *_):
+        """First Ctrl-C: finish the step, save, leave. Second: leave at once."""
+        self.stopped = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def steps(self, total):
+        """Yield the steps that are left, the first of a run being 1, under a progress bar."""
+        done, self.total, self.state = self.state["step"] if self.state else 0, total, None    # frees memory
+        self.bar = tqdm(range(done + 1, total + 1), initial=done, total=total, unit="step", mininterval=1)
+        for step in self.bar:
+            yield step
+            if self.stopped:
+                raise KeyboardInterrupt
+
+    def log(self, row, shown=()):
+        """Append a row to metrics.jsonl; `shown` names the numbers for the progress bar."""
+        self.note(json.dumps(row, default=float), "metrics.jsonl")
+        if shown:
+            self.bar.set_postfix({name: f"{row[name]:.3g}" for name in shown}, refresh=False)
+
+    def note(self, text, name="samples.txt"):
+        """Append a line to a log."""
+        write_text(self.folder / name, text + "\n", append=True)
+
+    def save(self, step, model, tokenizer, optimizer, **more):
+        """Write `last` where it is due: every --save-every steps, at the end and after Ctrl-C."""
+        if step % self.args.save_every == 0 or step == self.total or self.stopped:
+            sizes = {name: os.path.getsize(self.folder / name) for name in self.logs}
+            state = {"step": step, "sizes": sizes, "optimizer": optimizer.state_dict(), **more}
+            save(model, tokenizer, self.last, {**state, "weights": optimizer.param_groups[0]["params"]})
+
+
+# ---------------------------------------------------------------- optimizer
+
+def make_optimizer(model, lr, on_host=False, state=None):
+    """AdamW on float32 weights, without decay; `state` is that of a Run.
+
+    A bf16 weight would lose an update of 5e-7, so the optimizer then works on float32 copies, on the host if
+    asked to. Every gradient moves to its copy as soon as it is complete.
+    """
+    weights = list(model.parameters())
+    if model.dtype != torch.float32 or on_host:
+        copies = {p: p.detach().to("cpu" if on_host else p.device, torch.float32, copy=True) for p in weights}
+
+        def move_gradient(p):
+            grad, copy = p.grad.to(copies[p].device, torch.float32), copies[p]
+            copy.grad, p.grad = grad if copy.grad is None else copy.grad.add_(grad), None
+
+        for p in weights:
+            p.register_post_accumulate_grad_hook(move_gradient)
+        weights = list(copies.values())
+    optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=0.0)
+    if state:
+        optimizer.load_state_dict(state["optimizer"])
+        for weight, saved in zip(weights, state["weights"], strict=True):
+            weight.data.copy_(saved)
+    return optimizer
+
+
+def optimizer_step(model, optimizer, lr, max_norm):
+    """Clip the gradient, step, copy the weights back. -> its norm before clipping; if not finite, no step."""
+    weights = optimizer.param_groups[0]["params"]
+    norm = torch.nn.utils.clip_grad_norm_(weights, max_norm).item()
+    if math.isfinite(norm):
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.step()
+        with torch.no_grad():
+            for p, weight in zip(model.parameters(), weights):
+                p.copy_(weight)                   # changes nothing where they are one tensor
+    optimizer.zero_grad()
+    return norm
+
+
+def learning_rate(step, steps, args):
+    """Of step 0, 1, ...: linear warm-up, then constant, or linear or cosine to 0."""
+    done = step / steps
+    decay = {"constant": 1, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[args.schedule]
+    return args.lr * decay * min(1, (step + 1) / max(1, args.warmup))
