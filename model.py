@@ -58,7 +58,11 @@ def run_main(main):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one line for a mistake."""
+    """argparse with a file's docstring as help, and one line for a mistake."""
+    def __init__(self, description=None, **options):
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=raw, allow_abbrev=False, **options)
+
     def error(self, message):
         raise InputError(message)
 
@@ -132,6 +136,14 @@ def most_positions(model):
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
+def check_room(model, prompt_tokens, max_new_tokens):
+    """One rule for sampling and RL: a response ends, unfinished, at the model's last position."""
+    if prompt_tokens >= most_positions(model):
+        raise InputError(f"a prompt of {prompt_tokens} tokens fills the model's {most_positions(model)} positions")
+    if prompt_tokens + max_new_tokens > most_positions(model):
+        print(f"note: responses end, unfinished, at position {most_positions(model)} (max_position_embeddings)")
+
+
 @torch.no_grad()
 def check_model(model):
     """InputError for a model that the training scripts would score wrongly. Eight tokens decide, not names:
@@ -146,7 +158,7 @@ def check_model(model):
         plain = model(input_ids=ids, use_cache=False).logits[0].float()
         hidden = model.get_decoder()(input_ids=torch.cat([ids, pad], 1), use_cache=False).last_hidden_state
         own = hidden[0, :8].float() @ head.weight.float().T
-        cached = {"past_key_values": DynamicCache(config=model.config), "use_cache": True}
+        cached = {"cache": DynamicCache(config=model.config), "use_cache": True}
         model(input_ids=torch.cat([pad, ids[:, :7]], 1), attention_mask=mask[:, :9],
               position_ids=places[:, :9], **cached)
         last = model(input_ids=ids[:, 7:], attention_mask=mask, position_ids=places[:, 9:], **cached).logits
@@ -239,24 +251,26 @@ def read_jsonl(path, required=()):
     return rows
 
 
-def read_problems(source, split=None, limit=None, gold=True, skip=False):
+def read_problems(source, split=None, limit=None, gold=True, skip=False, samples=False):
     """Problems from a JSON file, or a `datasets` folder or name (NAME or NAME:CONFIG).
 
     Every row comes back with id (str), problem, answer (str), level (int or None) and whatever else it had.
     Other spellings are taken: question, final_answer, GSM8K's `#### 18`, MATH's solution with a \\boxed
     answer, "Level 3". gold=False: a row may lack an answer (None). skip: rows whose answer cannot be graded
-    are left out, and counted, instead of refused.
+    are left out, and counted, instead of refused. samples: the rows are those of a samples file.
     """
     is_file = str(source).endswith((".json", ".jsonl")) or Path(source).is_file()
     rows, seen, skipped = [], {}, 0
     for place, (where, row) in enumerate((read_jsonl(source) if is_file else _hub_rows(source, split))[:limit]):
         row = _problem(where, row, place)
+        if samples:
+            _check_samples(where, row)
         reason = verifier.check_gold(row["answer"]) if row["answer"] is not None else gold and "is missing"
         if reason and skip:
             skipped += 1
             continue
         if reason:
-            raise InputError(f"{where}: field 'answer': {reason}")
+            raise InputError(f"{where}: field 'answer' {reason}")
         if seen.setdefault(row["id"], where) != where:
             raise InputError(f"{where}: field 'id' repeats {row['id'][:80]!r} of {seen[row['id']]}")
         rows.append(row)
@@ -271,9 +285,9 @@ def _problem(where, row, place):
     """One raw row -> one problem with the field names of this project."""
     problem, answer, solution = row.get("problem", row.get("question")), row.get("answer"), row.get("solution")
     if not isinstance(problem, str) or not problem.strip():
-        raise InputError(f"{where}: field 'problem' is missing or not a text")
+        raise InputError(f"{where}: field 'problem' is {'missing' if problem is None else 'not a text'}")
     if isinstance(answer, str) and "####" in answer:                    # GSM8K: worked solution, then answer
-        solution, _, answer = answer.rpartition("####")
+        solution, answer = answer, answer.rpartition("####")[2]
     answer = row.get("final_answer") if answer is None else answer
     if answer is None and isinstance(solution, str):                    # MATH: the box in the solution
         answer = verifier.extract_boxed(solution)
@@ -289,16 +303,13 @@ def _problem(where, row, place):
             "level": level and int(level.group()), **({"solution": solution} if solution else {})}
 
 
-def read_samples(path, gold=True):
-    """Problems with `responses`, and as many `finished` and `tokens`: None where another engine wrote none."""
-    rows = read_problems(path, gold=gold)
-    for row in rows:
-        n = len(row["responses"]) if isinstance(row.get("responses"), list) else 0
-        for field, kind in (("responses", str), ("finished", bool | None), ("tokens", int | None)):
-            values = row.setdefault(field, [None] * n)
-            if not n or not isinstance(values, list) or [isinstance(v, kind) for v in values] != [True] * n:
-                raise InputError(f"{path}: problem {row['id'][:80]!r}: field '{field}' is malformed")
-    return rows
+def _check_samples(where, row):
+    """`responses`, and as many `finished` and `tokens`: None where another engine wrote none."""
+    n = len(row["responses"]) if isinstance(row.get("responses"), list) else 0
+    for field, kind in (("responses", str), ("finished", bool | None), ("tokens", int | None)):
+        values = row.setdefault(field, [None] * n)
+        if not n or not isinstance(values, list) or [isinstance(v, kind) for v in values] != [True] * n:
+            raise InputError(f"{where}: field '{field}' is not a list of one such value for each response")
 
 
 def _hub_rows(source, split):
@@ -409,11 +420,11 @@ class Run:
                     raise InputError(f"{self.folder / name} is shorter than at the checkpoint; --force begins anew")
 
     def begin(self):
-        """Take the folder: lock it, write args.json, cut the logs back to the checkpoint, mind Ctrl-C."""
+        """Lock the folder, write args.json, cut the logs back to the checkpoint, mind Ctrl-C. -> steps done"""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.lock = os.open(self.folder, os.O_RDONLY)
+        Run.lock = open(self.folder / self.logs[0], "a")      # of the class: an earlier run's lock is let go
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(Run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{self.folder}: another process is writing there") from None
         for name in () if self.state else ("last", "best"):
@@ -423,6 +434,9 @@ class Run:
             with open(self.folder / name, "a") as file:
                 file.truncate(self.state["sizes"][name] if self.state else 0)
         signal.signal(signal.SIGINT, self._interrupt)
+        self.best = self.state["best"] if self.state else -math.inf
+        self.done, self.state = self.state["step"] if self.state else 0, None     # the state's memory is free
+        return self.done
 
     def _interrupt(self, *_):
         """First Ctrl-C: finish the step, save, leave. Second: leave at once."""
@@ -431,8 +445,8 @@ class Run:
 
     def steps(self, total):
         """Yield the steps that are left, the first of a run being 1, under a progress bar."""
-        done, self.total, self.state = self.state["step"] if self.state else 0, total, None    # frees memory
-        self.bar = tqdm(range(done + 1, total + 1), initial=done, total=total, unit="step", mininterval=1)
+        self.total, left = total, range(self.done + 1, total + 1)
+        self.bar = tqdm(left, initial=self.done, total=total, unit="step", mininterval=1)
         for step in self.bar:
             yield step
             if self.stopped:
@@ -448,11 +462,17 @@ class Run:
         """Append a line to a log."""
         write_text(self.folder / name, text + "\n", append=True)
 
+    def save_best(self, score, model, tokenizer):
+        """Write `best` if there is a score and it beats all earlier ones, that of step 0 included."""
+        if score is not None and score > self.best:
+            self.best = score
+            save(model, tokenizer, self.folder / "best")
+
     def save(self, step, model, tokenizer, optimizer, **more):
         """Write `last` where it is due: every --save-every steps, at the end and after Ctrl-C."""
         if step % self.args.save_every == 0 or step == self.total or self.stopped:
             sizes = {name: os.path.getsize(self.folder / name) for name in self.logs}
-            state = {"step": step, "sizes": sizes, "optimizer": optimizer.state_dict(), **more}
+            state = {"step": step, "best": self.best, "sizes": sizes, "optimizer": optimizer.state_dict(), **more}
             save(model, tokenizer, self.last, {**state, "weights": optimizer.param_groups[0]["params"]})
 
 

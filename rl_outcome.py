@@ -8,193 +8,131 @@ R_o = +1 if the boxed answer is right else -1, and takes n clipped policy-gradie
 
 where b_m is the mean R_o of the other M-1 responses to x.
 
-    python rl_outcome.py --model runs/sft/last --data runs/toy/train.jsonl --out runs/toy/orl \\
-        --steps 100 --lr 5e-5 --schedule linear --updates-per-rollout 1 --ratio sum --max-new-tokens 300
-    python rl_outcome.py --model runs/qwen-sft/last --data DATASET --split train --out runs/qwen-orl \\
+    python rl_outcome.py --model runs/seed0/bi/last --data runs/seed0/toy/train.jsonl --out runs/my-orl \\
+        --steps 20 --lr 1e-4 --schedule linear --updates-per-rollout 1 --ratio sum --max-new-tokens 300
+    python rl_outcome.py --model runs/qwen-bi/last --data DATASET --split train --out runs/qwen-orl \\
         --max-new-tokens 3000 --offload both --grad-checkpointing
 
 Reads a checkpoint, problems, a samples file. Writes OUT/{args.json, metrics.jsonl, samples.txt, last, best}.
-
-Chosen on purpose:
-- r is exp of the *mean* token log-ratio, as in the released code: with hundreds of tokens the product of (3)
-  leaves the clip range after one update. `--ratio sum` is the equation to the letter.
-- The KL term is the summed log-ratio, detached, inside the advantage: as a loss its expected gradient is 0,
-  since that of log pi is. The equations' pi is there the policy that sampled, pi_old.
-- The temperature divides the logits of the sampler and of pi, pi_old and pi_ref: they are one policy.
-- The stop token is the last token of a response and is trained. A response that never stops has R_o = -1.
-- Ids are trained on as sampled. pi_old is scored by the update's own forward, micro-batch by micro-batch, so
-  that the first ratio after a rollout is exactly 1 (asserted; on a GPU up to rounding).
-- Whatever is random is a function of (seed, step): a resumed run repeats an uninterrupted one bit for bit.
-- Offline, pi_old is the sampling policy = pi_ref, and b the mean reward at problems of like accuracy.
-
-Map: flags - log-probs - advantage and loss - rollout - rewards - data - statistics - update - run - train.
+What departs from the paper or the released code says so where it stands, and README lists it.
+Sections marked (=) are the same in rl_process.py.
+Map: flags - log-probs - advantage and loss - rollout - rewards - data - statistics - update - train.
 """
-import argparse
-import json
 import resource
-import shutil
-import signal
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 import model as models
 import verifier
-from model import InputError
+from model import InputError, number
 
 
 def parse_args(argv=None):
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    add = parser.add_argument
+    parser = models.Parser(__doc__)
+    add, count, share, rate = parser.add_argument, number(int, 1), number(float, 0, 1), number(float, 0)
     # files
     add("--model", required=True, help="the SFT model, folder or hub name: first policy and reference")
     add("--data", help="problems: file, folder or datasets name (not with --offline)")
     add("--split", help="split of --data")
     add("--out", required=True, help="run folder, the only place written to")
-    add("--eval-data", help="held-out problems for greedy evaluation")
+    add("--eval-data", help="held-out problems for greedy evaluation, which picks best/")
     add("--samples", help="samples file whose accuracy per problem filters --data")
-    add("--min-acc", type=float, help="of --samples or --offline: least accuracy of a problem (0.1)")
-    add("--max-acc", type=float, help="greatest (0.9; with --offline 0.7)")
+    add("--min-acc", type=share, help="of --samples or --offline: least accuracy of a problem (0.1)")
+    add("--max-acc", type=share, help="greatest (0.9; with --offline 0.7)")
     add("--offline", metavar="SAMPLES", help="learn from this samples file without rollouts")
     # algorithm
-    add("--steps", type=int, default=500, help="rollouts (500)")
-    add("--prompts-per-step", type=int, default=64, help="P, problems per rollout (64)")
-    add("--num-samples", type=int, default=4, help="M, responses per problem (4)")
-    add("--updates-per-rollout", type=int, default=4, help="n, updates on a rollout (4)")
-    add("--beta", type=float, default=0.05, help="weight of the KL term (0.05); 0 loads no reference")
-    add("--clip", type=float, default=0.2, help="eps, half the clip range of the ratio (0.2)")
-    add("--temperature", type=float, default=0.7, help="T, in sampling and in all log-probs (0.7)")
-    add("--max-new-tokens", type=int, default=8000, help="longest response (8000)")
-    add("--ratio", choices=("mean", "sum"), default="mean", help="log-ratio: mean over tokens, or sum (3)")
-    add("--progress-bonus", type=float, default=0.0, help="alpha of SCoRe's alpha (R(last) - R(first)) (0)")
+    add("--steps", type=count, default=500, help="rollouts (500)")
+    add("--prompts-per-step", type=count, default=64, help="P, problems per rollout (64)")
+    add("--num-samples", type=number(int, 2), default=4, help="M, responses per problem (4)")
+    add("--updates-per-rollout", type=count, default=4, help="n, updates on a rollout (4)")
+    add("--beta", type=rate, default=0.05, help="weight of the KL term (0.05); 0 loads no reference")
+    add("--clip", type=share, default=0.2, help="eps, half the clip range of the ratio (0.2)")
+    add("--temperature", type=number(float, 1e-3), default=0.7, help="T, in sampling and all log-probs (0.7)")
+    add("--max-new-tokens", type=count, default=8000, help="longest response (8000)")
+    # Of hundreds of tokens the product in r leaves the clip range after one update: so "mean", as in the
+    # released code; "sum" is the equation to the letter.
+    add("--ratio", choices=("mean", "sum"), default="mean", help="log-ratio: mean over tokens, or sum")
     # optimizer
-    add("--lr", type=float, default=5e-7, help="learning rate of AdamW (5e-7)")
+    add("--lr", type=rate, default=5e-7, help="learning rate of AdamW (5e-7)")
     add("--schedule", choices=("constant", "linear"), default="constant", help="linear: down to 0 (constant)")
-    add("--warmup", type=int, default=5, help="steps of linear warm-up (5)")
-    add("--max-grad-norm", type=float, default=1.0, help="gradient clipping (1)")
-    add("--max-tokens", type=int, default=16384, help="padded tokens in a micro-batch (16384)")
+    add("--warmup", type=number(int, 0), default=5, help="steps of linear warm-up (5)")
+    add("--max-grad-norm", type=rate, default=1.0, help="gradient clipping (1)")
+    add("--max-tokens", type=count, default=16384, help="padded tokens in a micro-batch (16384)")
     # machine
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--dtype", default="auto", help="policy: auto (bf16 on CUDA), bf16 or fp32; the optimizer is fp32")
+    add("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="policy; the optimizer is fp32")
     add("--offload", choices=("none", "reference", "optimizer", "both"), default="none", help="host keeps")
     add("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
-    add("--rollout-rows", type=int, default=256, help="most responses decoded at once (256)")
+    add("--rollout-rows", type=count, default=256, help="most responses decoded at once (256)")
     # run
-    add("--seed", type=int, default=0)
-    add("--eval-every", type=int, default=20, help="steps between evaluations (20)")
-    add("--save-every", type=int, default=20, help="steps between checkpoints (20)")
-    add("--show-every", type=int, default=20, help="steps between two whole responses in samples.txt (20)")
+    add("--seed", type=number(int, 0), default=0)
+    add("--eval-every", type=count, default=20, help="steps between evaluations (20)")
+    add("--save-every", type=count, default=20, help="steps between checkpoints (20)")
+    add("--show-every", type=count, default=20, help="steps between two whole responses in samples.txt (20)")
     add("--resume", action="store_true", help="go on from --out/last")
     add("--force", action="store_true", help="throw away the run in --out")
     args = parser.parse_args(argv)
-    if not (args.samples or args.offline or args.min_acc is args.max_acc is None):
-        raise InputError("--min-acc and --max-acc filter by --samples or --offline, and there is none")
-    args.min_acc = 0.1 if args.min_acc is None else args.min_acc
-    args.max_acc = args.max_acc if args.max_acc is not None else 0.7 if args.offline else 0.9
-    if args.temperature <= 0 or args.num_samples < 2:
-        raise InputError("--temperature must be above 0 and --num-samples above 1")
-    for name in ("steps", "prompts_per_step", "updates_per_rollout", "max_new_tokens", "max_tokens",
-                 "rollout_rows", "eval_every", "save_every", "show_every"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1")
-    if args.updates_per_rollout > args.prompts_per_step * args.num_samples:
-        raise InputError("--updates-per-rollout is greater than the number of responses")
     if bool(args.data) == bool(args.offline):
         raise InputError("one of --data and --offline is needed")
+    if not (args.samples or args.offline or args.min_acc is None and args.max_acc is None):
+        raise InputError("--min-acc and --max-acc filter by --samples or --offline, and there is none")
+    args.min_acc = 0.1 if args.min_acc is None else args.min_acc
+    if args.max_acc is None:
+        args.max_acc = 0.7 if args.offline else 0.9
+    if args.updates_per_rollout > args.prompts_per_step * args.num_samples:
+        raise InputError("--updates-per-rollout is greater than the number of responses")
     return args
 
 
-# ---------------------------------------------------------------- log-probs
+# ---------------------------------------------------------------- log-probs (=)
 
-# Same as sft.head_logits
-def head_logits(hidden, weight, temperature=1.0):
-    """[n,H], [V,H] -> [n,V], float32 also from 16-bit inputs: rounded logits would make noisy ratios."""
-    logits = product(hidden, weight.T)
-    return logits if temperature == 1 else logits.div_(temperature)
-
-
-# Same as sft.product
-def product(a, b):
-    """Matrix product, float32 at least."""
-    if a.dtype not in (torch.bfloat16, torch.float16):
-        return a @ b
-    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
-
-
-# Same as sft.add_product
-def add_product(total, a, b):
-    """total += a @ b, without a temporary where the dtypes agree."""
-    return total.addmm_(a, b) if a.dtype == total.dtype else total.add_(product(a, b))
-
-
-# Same as sft.TokenLogprobs
-class TokenLogprobs(torch.autograd.Function):
-    """Forward keeps one number a token, the logsumexp; backward makes each chunk's logits again."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk, temperature):
-        picked, lse, w = [], [], weight.to(hidden.dtype)
-        for h, t in zip(hidden.split(chunk), targets.split(chunk)):
-            logits = head_logits(h, w, temperature)  # [chunk,V]
-            top = logits.amax(1)
-            picked.append(logits.gather(1, t[:, None])[:, 0])
-            lse.append(logits.sub_(top[:, None]).exp_().sum(1).log() + top)
-            del logits  # before the next chunk's are made
-        lse = torch.cat(lse)
-        ctx.save_for_backward(hidden, weight, targets, lse)
-        ctx.chunk, ctx.temperature = chunk, temperature
-        return torch.cat(picked) - lse
-
-    @staticmethod
-    def backward(ctx, grad):
-        hidden, weight, targets, lse = ctx.saved_tensors
-        w, grad = weight.to(hidden.dtype), grad / ctx.temperature
-        grad_h, grad_w = torch.empty_like(hidden), torch.zeros_like(weight, dtype=lse.dtype)
-        for h, t, z, g, out in zip(*(x.split(ctx.chunk) for x in (hidden, targets, lse, grad, grad_h))):
-            slope = head_logits(h, w, ctx.temperature).sub_(z[:, None]).exp_()  # softmax [chunk,V]
-            slope = slope.mul_(-g[:, None]).scatter_add_(1, t[:, None], g[:, None]).to(h.dtype)
-            out.copy_(product(slope, w))
-            add_product(grad_w, slope.T, h)
-            del slope
-        return grad_h, grad_w.to(weight.dtype), None, None, None
-
-
-# Same as sft.token_logprobs
 def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
-    """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N,V].
+    """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N, V].
 
-    hidden [N,H], weight [V,H] (the head, tied or not), targets [N] -> [N] float32. Call it outside autocast.
+    hidden [N, H], weight [V, H] (the head, tied or not), targets [N] -> [N] float32. Logits exist for one
+    chunk at a time: the backward pass makes them again. All is float32, also from 16-bit inputs, and so are
+    the sums of the head's gradient: rounded logits would make noisy ratios.
     """
-    return TokenLogprobs.apply(hidden, weight, targets, chunk, temperature)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    weight = weight.to(wide)
+
+    def logprobs(h, t):
+        logits = (h.to(wide) @ weight.T).div_(temperature)                                        # [chunk, V]
+        return -F.cross_entropy(logits, t, reduction="none")
+
+    parts = [checkpoint(logprobs, h, t, use_reentrant=False, preserve_rng_state=False)
+             for h, t in zip(hidden.split(chunk), targets.split(chunk))]
+    return torch.cat(parts)
 
 
-def response_logprobs(policy, batch, temperature):
+def response_logprobs(policy, trajectories, temperature):
     """Log-probs of the response tokens of trajectories, one after the other: [sum of len(t.ids)].
 
     Rows are padded on the right, where causal attention never looks, so no mask is needed.
     """
-    rows = [torch.tensor(t.prompt + t.ids) for t in batch]
+    rows = [torch.tensor(t.prompt + t.ids) for t in trajectories]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(policy.device)                # [B, L]
-    hidden = policy.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state            # [B, L, H]
-    hidden = torch.cat([h[len(t.prompt) - 1:len(t.prompt) + len(t.ids) - 1] for h, t in zip(hidden, batch)])
-    targets = torch.tensor([i for t in batch for i in t.ids], device=policy.device)                   # [N]
-    return token_logprobs(hidden, policy.get_output_embeddings().weight, targets, temperature=temperature)
+    hidden = policy.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state             # [B, L, H]
+    hidden = [h[len(t.prompt) - 1:len(t) - 1] for h, t in zip(hidden, trajectories)]    # predict t.ids
+    targets = torch.tensor([i for t in trajectories for i in t.ids], device=policy.device)            # [N]
+    head = policy.get_output_embeddings().weight
+    return token_logprobs(torch.cat(hidden), head, targets, temperature=temperature)
 
 
 def micro_batches(batch, max_tokens):
-    """Split trajectories into lists of like length, each of at most max_tokens tokens when padded."""
+    """Split items with a length into lists of like length, each of at most max_tokens when padded."""
     parts = []
-    for t in sorted(batch, key=lambda t: len(t.prompt) + len(t.ids)):
-        if not parts or (len(parts[-1]) + 1) * (len(t.prompt) + len(t.ids)) > max_tokens:
+    for item in sorted(batch, key=len):
+        if not parts or (len(parts[-1]) + 1) * len(item) > max_tokens:
             parts.append([])
-        parts[-1].append(t)
+        parts[-1].append(item)
     return parts
 
 
@@ -210,12 +148,16 @@ def leave_one_out(rewards):
 
 
 def advantage(rewards, baseline, log_ratio, beta):
-    """Equation (2), with log_ratio = log [pi_old(y|x) / pi_ref(y|x)]: three [N] -> [N], without gradient."""
+    """Equations (2), (5), with log_ratio = log [pi_old / pi_ref]: three [N] -> [N], without gradient.
+
+    The KL term is the whole log-ratio, not its mean over tokens, and part of the reward. As a loss of its own
+    it would do nothing: the expected gradient of log pi is 0.
+    """
     return (rewards - baseline - beta * log_ratio).detach()
 
 
 def clipped_loss(logp, logp_old, advantages, clip):
-    """Equation (3) of each response, before the mean: three [N] -> [N]."""
+    """Equations (3), (6) before the mean, of N responses or actions: three [N] -> [N]."""
     ratio = torch.exp(logp - logp_old)
     return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
@@ -226,7 +168,16 @@ def per_response(logp, batch, ratio):
     return torch.stack([part.mean() if ratio == "mean" else part.sum() for part in parts])
 
 
-# ---------------------------------------------------------------- rollout
+def loss_of(part, batch, logp, args):
+    """The share of `part` in (3), the mean over the batch, from its token log-probs [N]; -> loss, ratios [B]."""
+    logp = per_response(logp, part, args.ratio)
+    logp_old = per_response(torch.cat([t.logp_old for t in part]), part, args.ratio)
+    advantages = torch.stack([t.advantage for t in part]).to(logp.device)
+    loss = clipped_loss(logp, logp_old, advantages, args.clip).sum() / len(batch)
+    return loss, (logp - logp_old).detach().exp()
+
+
+# ---------------------------------------------------------------- rollout (=)
 
 @dataclass
 class Trajectory:
@@ -235,23 +186,41 @@ class Trajectory:
     ids: list                       # token ids as sampled; the stop token, if any, is the last
     finished: bool                  # stopped by itself
     actions: list = None            # verifier.Action
-    owner: list = None              # for every id the index of its action
-    rewards: list = None            # +1/-1 for every action
-    solved: bool = False            # is the last solution right
-    reward: float = 0.0             # R_o, with the progress bonus
-    baseline: float = 0.0           # of a stored trajectory (--offline)
-    advantage: torch.Tensor = None  # []
+    owner: list = None              # for every id the index of its action, -1: none
+    right: list = None              # of every action: is the solution right, is the verdict the truth
+    rewards: list = None            # R_a of every action, +1 or -1
+    reward: int = 0                 # R_o
+    baseline: float = 0.0           # of a stored response (rl_outcome --offline)
+    advantage: torch.Tensor = None  # [], or [actions] in rl_process
     logp: torch.Tensor = None       # [len(ids)] under the policy at the start of the step
     logp_ref: torch.Tensor = None   # [len(ids)] under the reference
     logp_old: torch.Tensor = None   # [len(ids)] under the policy that sampled it
 
+    def __len__(self):
+        return len(self.prompt) + len(self.ids)
 
-def choose(logits, uniform, temperature):
-    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B]."""
+
+def solves(t):
+    """Of every solution of a trajectory: is it right."""
+    return [right for action, right in zip(t.actions, t.right) if action.type == "solve"]
+
+
+def checks(t):
+    """Of every verification of a trajectory: (its verdict or None, is the solution before it right)."""
+    return [(verifier.parse_verdict(check.text), right)
+            for check, right in zip(t.actions[1:], t.right) if check.type == "verify"]
+
+
+def choose(logits, uniforms, temperature):
+    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B].
+
+    The CDF is float64: in float32 most of a large vocabulary adds less than a rounding error, so that those
+    tokens could never be drawn.
+    """
     if temperature == 0:
         return logits.argmax(-1)
-    cdf = (logits.float() / temperature).softmax(-1).to(uniform.dtype).cumsum(-1)
-    token = torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)[:, 0]
+    cdf = (logits / temperature).softmax(-1).to(uniforms.dtype).cumsum(-1)
+    token = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)[:, 0]
     return token.clamp_(max=logits.shape[1] - 1)
 
 
@@ -260,22 +229,26 @@ def rollout(policy, prompts, num_samples, stops, temperature, uniforms):
     """Token ids of P prompts -> lists of ids of P * num_samples responses, those of a prompt side by side.
 
     uniforms [P * num_samples, most new tokens] are each response's own random numbers, so that it does not
-    depend on its batch. A prompt is run once and its cache shared out; finished rows leave the batch.
+    depend on its batch. A prompt is run once and its cache shared out; finished rows leave the batch. Tokens
+    are drawn from the float32 logits that response_logprobs scores.
     """
     device, width, cache = policy.device, max(map(len, prompts)), DynamicCache(config=policy.config)
-    tokens = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)              # [P, L]
+    head = policy.get_output_embeddings().weight.float()
+    tokens = torch.tensor([[0] * (width - len(p)) + p for p in prompts], device=device)               # [P, L]
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    logits = policy(input_ids=tokens, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp_(min=0),
-                    past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    room = torch.tensor([models.most_positions(policy) - len(p) for p in prompts], device=device)
+    places = (mask.cumsum(1) - 1).clamp_(min=0)
+    hidden = policy.get_decoder()(input_ids=tokens, attention_mask=mask, position_ids=places, cache=cache,
+                                  use_cache=True).last_hidden_state[:, -1]                            # [P, H]
     cache.batch_repeat_interleave(num_samples)
-    logits, mask = logits.repeat_interleave(num_samples, 0), mask.repeat_interleave(num_samples, 0)
-    live = torch.arange(len(logits), device=device)         # the response of each row of the batch
+    hidden, mask, room = (x.repeat_interleave(num_samples, 0) for x in (hidden, mask, room))
+    live = torch.arange(len(hidden), device=device)         # the response of each row of the batch
     going = torch.ones_like(live, dtype=torch.bool)         # the responses without a stop token
     ids, stops = torch.full(uniforms.shape, -1, device=device), torch.tensor(stops, device=device)
     for t in range(uniforms.shape[1]):
-        token = choose(logits, uniforms[live, t], temperature)
+        token = choose(hidden.float() @ head.T, uniforms[live, t], temperature)
         ids[live, t] = torch.where(going[live], token, -1)
-        going[live] &= ~torch.isin(token, stops)
+        going[live] &= ~torch.isin(token, stops) & (t + 1 < room[live])
         keep = going[live].nonzero()[:, 0]
         if len(keep) == 0 or t + 1 == uniforms.shape[1]:
             break
@@ -284,19 +257,19 @@ def rollout(policy, prompts, num_samples, stops, temperature, uniforms):
             cache.batch_select_indices(keep)
         mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
         place = mask.sum(1, keepdim=True) - 1
-        logits = policy(input_ids=token[:, None], attention_mask=mask, position_ids=place,
-                        past_key_values=cache, use_cache=True).logits[:, -1]
+        hidden = policy.get_decoder()(input_ids=token[:, None], attention_mask=mask, position_ids=place,
+                                      cache=cache, use_cache=True).last_hidden_state[:, -1]
     return [row[:n] for row, n in zip(ids.tolist(), (ids >= 0).sum(1).tolist())]
 
 
 def sample_trajectories(policy, tokenizer, problems, num_samples, temperature, args, step):
     """Roll out and score num_samples responses to each problem, at most --rollout-rows at once."""
     stops, trajectories = models.stop_ids(policy, tokenizer), []
-    size = max(1, args.rollout_rows // num_samples)
+    size, exact = max(1, args.rollout_rows // num_samples), policy.device.type != "mps"
     for first in range(0, len(problems), size):
         part = [(p, models.prompt_ids(tokenizer, p["problem"])) for p in problems[first:first + size]]
-        keys = [[args.seed, step, first + i, m] for i in range(len(part)) for m in range(num_samples)]
-        uniforms = [np.random.default_rng(key).random(args.max_new_tokens, np.float32) for key in keys]
+        uniforms = [stream(args.seed, "draws", step, first + i, m).random(args.max_new_tokens, "f8" if exact else "f4")
+                    for i in range(len(part)) for m in range(num_samples)]
         uniforms = torch.from_numpy(np.stack(uniforms)).to(policy.device)
         responses = rollout(policy, [prompt for _, prompt in part], num_samples, stops, temperature, uniforms)
         trajectories += [score(Trajectory(*part[i // num_samples], ids, ids[-1] in stops), tokenizer, args)
@@ -304,16 +277,32 @@ def sample_trajectories(policy, tokenizer, problems, num_samples, temperature, a
     return trajectories
 
 
+def stream(seed, purpose, *place):
+    """A generator for each purpose and place: so a resumed run repeats an uninterrupted one bit for bit."""
+    return np.random.default_rng([("draws", "order", "epoch").index(purpose), seed, *place])
+
+
 # ---------------------------------------------------------------- rewards
 
 def score(t, tokenizer, args):
-    """Cut the response into actions and reward it."""
+    """Cut the response into actions and reward it. Without a stop token its last action and R_o are -1, though
+    a right last solution still counts in `accuracy`, as in evaluate.py."""
     t.actions, t.owner = verifier.action_ids(tokenizer, t.ids)
-    t.rewards = verifier.action_rewards(t.actions, t.problem["answer"], t.finished)
-    t.reward = verifier.outcome_reward(t.actions, t.problem["answer"], t.finished)
-    t.solved = t.reward > 0
-    t.reward += args.progress_bonus * (t.rewards[::2][-1] - t.rewards[0])
+    t.rewards = verifier.action_rewards(t.actions, t.problem["answer"], finished=True)
+    t.right = [reward > 0 for reward in t.rewards]
+    t.rewards[-1] = t.rewards[-1] if t.finished else -1
+    t.reward = 1 if solves(t)[-1] and t.finished else -1
     return t
+
+
+def set_bin_baselines(data):
+    """App. F: the baseline of a stored response is the mean reward at problems of its accuracy, in tenths."""
+    bins = defaultdict(list)
+    for t in data:
+        bins[int(10 * t.problem["accuracy"])].append(t.reward)
+    for t in data:
+        rewards = bins[int(10 * t.problem["accuracy"])]
+        t.baseline = sum(rewards) / len(rewards)
 
 
 def set_advantages(trajectories, args):
@@ -328,96 +317,92 @@ def set_advantages(trajectories, args):
     return ((rewards - baseline).abs() < 1e-6).float().mean().item()
 
 
-# ---------------------------------------------------------------- data
+# ---------------------------------------------------------------- data (=)
 
 def read_samples(path, args):
     """Rows of a samples file whose accuracy, a new field, lies in [min_acc, max_acc]."""
-    rows = models.read_problems(path, check=verifier.check_gold)
-    for number, row in enumerate(rows, 1):
-        texts, ends = row.get("responses"), row.get("finished")
-        if not (isinstance(texts, list) and isinstance(ends, list) and len(texts) == len(ends) > 0):
-            raise InputError(f"{path}:{number}: 'responses' and 'finished' must be lists of one length")
-        rewards = [verifier.outcome_reward(verifier.parse_actions(str(text)), row["answer"], end)
-                   for text, end in zip(texts, ends)]
-        row["accuracy"] = sum(r > 0 for r in rewards) / len(rewards)
+    rows = models.read_problems(path, samples=True)
+    for row in rows:
+        cut = [verifier.parse_actions(text) for text in row["responses"]]
+        right = [verifier.outcome_reward(actions, row["answer"], finished=True) > 0 for actions in cut]
+        row["accuracy"] = sum(right) / len(right)
     kept = [row for row in rows if args.min_acc <= row["accuracy"] <= args.max_acc]
     print(f"{path}: {len(kept)} of {len(rows)} problems have an accuracy in [{args.min_acc}, {args.max_acc}]")
     return kept
 
 
-def rejected(t):
+def rejected(t, args):
     """App. F: why a stored trajectory is not learnt from, or None."""
+    if len(t.ids) > args.max_new_tokens:
+        return "too long"
     if len(t.actions) > 20:
         return "more than 20 actions"
-    if len(t.actions) % 2:
+    if t.actions[-1].type == "solve":
         return "not solve, verify, solve, verify"
-    for right, check in zip(t.rewards[:-2:2], t.actions[1:-2:2]):
-        if right > 0 and verifier.parse_verdict(check.text) == "correct":
-            return "goes on after a right solution was found correct"
+    if ("correct", True) in checks(t)[:-1]:
+        return "goes on after a right solution was found correct"
+    return None
 
 
-def read_offline(tokenizer, stop, args):
-    """Stored trajectories, with the mean reward of their accuracy bin (tenths) as baseline. A samples file
-    has no ids, so here the text is tokenized."""
-    reasons, bins = Counter(), defaultdict(list)
+def read_offline(policy, tokenizer, args):
+    """Stored trajectories. A samples file has no ids, so here the text is tokenized."""
+    reasons, kept, stop = Counter(), [], models.stop_ids(policy, tokenizer)[0]
     for row in read_samples(args.offline, args):
         prompt = models.prompt_ids(tokenizer, row["problem"])
-        for text, end in zip(row["responses"], row["finished"]):
-            ids = tokenizer(str(text), add_special_tokens=False).input_ids + [stop] * bool(end)
-            t = score(Trajectory(row, prompt, ids, bool(end)), tokenizer, args)
-            reason = "too long" if len(ids) > args.max_new_tokens else "empty" if not ids else rejected(t)
+        for text, finished in zip(row["responses"], row["finished"]):
+            ids = tokenizer(text, add_special_tokens=False).input_ids + [stop] * bool(finished)
+            t = Trajectory(row, prompt, ids, bool(finished))
+            reason = rejected(score(t, tokenizer, args), args) if ids else "empty"
             reasons[reason or "kept"] += 1
-            if not reason:
-                bins[int(10 * row["accuracy"])].append(t)
+            kept += [] if reason else [t]
     print(f"{args.offline}: {dict(reasons)}")
-    for group in bins.values():
-        for t in group:
-            t.baseline = sum(t.reward for t in group) / len(group)
-    return [t for group in bins.values() for t in group]
+    return kept
 
 
-def read_data(tokenizer, stop, args):
-    """Problems to sample, or with --offline trajectories."""
+def read_data(policy, tokenizer, args):
+    """-> (problems to sample, or with --offline trajectories; held-out problems)"""
+    held_out = models.read_problems(args.eval_data) if args.eval_data else []
     if args.offline:
-        data = read_offline(tokenizer, stop, args)
+        data = read_offline(policy, tokenizer, args)
     else:
-        data = models.read_problems(args.data, args.split, check=verifier.check_gold)
+        data = models.read_problems(args.data, args.split)
+        prompts = [models.prompt_ids(tokenizer, row["problem"]) for row in data + held_out]
+        models.check_room(policy, max(map(len, prompts)), args.max_new_tokens)
     if args.samples:
-        wanted = {row["problem"] for row in read_samples(args.samples, args)}
-        data = [row for row in data if row["problem"] in wanted]
+        accuracy = {row["problem"]: row["accuracy"] for row in read_samples(args.samples, args)}
+        data = [row for row in data if row["problem"] in accuracy]
     if not data:
         raise InputError(f"{args.offline or args.data}: nothing is left to learn from")
-    return data
+    return data, held_out
 
 
 def take(data, count, step, seed):
-    """The items of a step; every epoch is a permutation of its own."""
-    places = range(step * count, (step + 1) * count)
-    order = {epoch: np.random.default_rng([seed, epoch]).permutation(len(data))
+    """The items of step 1, 2, ...; every epoch is a permutation of its own."""
+    places = range((step - 1) * count, step * count)
+    order = {epoch: stream(seed, "epoch", epoch).permutation(len(data))
              for epoch in {i // len(data) for i in places}}
     return [data[order[i // len(data)][i % len(data)]] for i in places]
 
 
-# ---------------------------------------------------------------- statistics
+# ---------------------------------------------------------------- statistics (=)
 
 def behaviour(trajectories):
-    """Metrics of App. E; None where the denominator is zero."""
-    n, total = Counter(), len(trajectories)
-    for t in trajectories:
-        right = [r > 0 for r in t.rewards[:len(t.actions):2]]
-        n.update(solved=t.solved, first=right[0], trials=len(right), finished=t.finished, tokens=len(t.ids),
-                 mended=right[-1] and not right[0], broken=right[0] and not right[-1])
-        for ok, action in zip(right, t.actions[1::2]):
-            verdict = verifier.parse_verdict(action.text)
-            passed, caught = verdict == "correct", verdict == "incorrect" and not ok
-            n.update(checks=1, wrong=not ok, silent=verdict is None, passed=passed, caught=caught,
-                     precise=passed and ok, agree=caught or passed and ok)
-    shares = {"accuracy": ("solved", total), "first_accuracy": ("first", total), "VA": ("agree", n["checks"]),
-              "ER": ("caught", n["wrong"]), "CP": ("precise", n["passed"]),
-              "ICR": ("mended", total - n["first"]), "CIR": ("broken", n["first"]),
-              "no_verdict": ("silent", n["checks"]), "trials": ("trials", total),
-              "finished": ("finished", total), "tokens": ("tokens", total)}
-    return {name: n[top] / below if below else None for name, (top, below) in shares.items()}
+    """Metrics of App. E, as evaluate.py counts them; None where the denominator is zero."""
+    def mean(values):
+        values = list(values)
+        return sum(values) / len(values) if values else None
+
+    ends = [(solves(t)[0], solves(t)[-1]) for t in trajectories]
+    judged = [check for t in trajectories for check in checks(t)]
+    return {"accuracy": mean(last for _, last in ends), "first_accuracy": mean(first for first, _ in ends),
+            "VA": mean(verdict == ("correct" if right else "incorrect") for verdict, right in judged),
+            "ER": mean(verdict == "incorrect" for verdict, right in judged if not right),
+            "CP": mean(right for verdict, right in judged if verdict == "correct"),
+            "ICR": mean(last for first, last in ends if not first),
+            "CIR": mean(not last for first, last in ends if first),
+            "no_verdict": mean(verdict is None for verdict, _ in judged),
+            "finished": mean(t.finished for t in trajectories),
+            "trials": mean(len(solves(t)) for t in trajectories), "tokens": mean(len(t.ids) for t in trajectories)}
 
 
 def evaluate(policy, tokenizer, problems, args):
@@ -428,61 +413,43 @@ def evaluate(policy, tokenizer, problems, args):
 
 def statistics(trajectories, updates, clock, args):
     """What a step's log line says about policy, updates and cost."""
-    tokens, seconds = sum(len(t.ids) for t in trajectories), np.diff(clock)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    tokens, total, seconds = sum(len(t.ids) for t in trajectories), len(trajectories), np.diff(clock)
     logp, ref = (torch.cat([getattr(t, name) for t in trajectories]) for name in ("logp", "logp_ref"))
-    ratio, total = torch.cat([u["ratio"] for u in updates]), len(trajectories)
-    solved = np.array([t.solved for t in trajectories]).reshape(-1, 1 if args.offline else args.num_samples)
+    ratio = torch.cat([u["ratio"] for u in updates])
+    solved = np.array([solves(t)[-1] for t in trajectories])
+    solved = solved.reshape(-1, 1 if args.offline else args.num_samples)                # [P, M]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"reward": sum(t.reward for t in trajectories) / total,
             "always_solved": solved.all(1).mean(), "never_solved": 1 - solved.any(1).mean(),
             "entropy": -logp.mean().item(),                 # estimated from the sampled tokens
             "kl": (logp - ref).sum().item() / total,        # unbiased (k1); that of one batch may be negative
             "kl_k3": (torch.expm1(ref - logp) - (ref - logp)).sum().item() / total,      # never negative
-            "ratio_mean": ratio.mean().item(), "ratio_max": ratio.max().item(), "seconds": seconds.sum(),
+            "ratio_mean": ratio.mean().item(), "ratio_max": ratio.max().item(),
             "clip_share": ((ratio - 1).abs() > args.clip).float().mean().item(),
             "loss": np.mean([u["loss"] for u in updates]), "grad_norm": np.mean([u["norm"] for u in updates]),
-            "skipped": sum(u["skipped"] for u in updates), "update_tokens_per_s": tokens / seconds[2],
+            "skipped": sum(u["skipped"] for u in updates), "seconds": seconds.sum(),
             **dict(zip(("seconds_rollout", "seconds_logprobs", "seconds_update"), seconds)),
             "rollout_tokens_per_s": None if args.offline else tokens / seconds[0],
+            "update_tokens_per_s": tokens / seconds[2],
             "peak_gb": (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak) / 1e9}
 
 
-# ---------------------------------------------------------------- update
-
-def make_optimizer(policy, args, state):
-    """AdamW on float32 weights -> (optimizer, those weights).
-
-    A bf16 weight would lose an update of 5e-7, so the optimizer then works on float32 copies, on the host if
-    asked to. Every gradient moves to its copy as soon as it is complete.
-    """
-    weights, host = list(policy.parameters()), args.offload in ("optimizer", "both")
-    if policy.dtype != torch.float32 or host:
-        copies = {p: p.detach().to("cpu" if host else p.device, torch.float32, copy=True) for p in weights}
-
-        def move_gradient(p):
-            grad, copy = p.grad.to(copies[p].device, torch.float32), copies[p]
-            copy.grad, p.grad = grad if copy.grad is None else copy.grad.add_(grad), None
-
-        for p in weights:
-            p.register_post_accumulate_grad_hook(move_gradient)
-        weights = list(copies.values())
-    optimizer = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0.0)
-    if state:
-        optimizer.load_state_dict(state["optimizer"])
-        for w, saved in zip(weights, state["weights"]):
-            w.data.copy_(saved)
-    return optimizer, weights
+def show(t, step):
+    """A response in full, action by action with its rewards."""
+    head = (f"== step {step}, problem {t.problem['id']}, answer {t.problem['answer']}, reward {t.reward:+g}, "
+            f"{len(t.ids)} tokens{'' if t.finished else ', unfinished'}\n{t.problem['problem']}")
+    return "\n".join([head] + [f"[{a.type} {r:+d}] {a.text}" for a, r in zip(t.actions, t.rewards)]) + "\n"
 
 
-def learning_rate(step, args):
-    """Of step 0, 1, ...: linear warm-up, then constant or linear to 0."""
-    decay = 1 - step / args.steps if args.schedule == "linear" else 1
-    return args.lr * decay * min(1, (step + 1) / max(1, args.warmup))
-
+# ---------------------------------------------------------------- update (=)
 
 @torch.no_grad()
 def set_logprobs(policy, reference, minibatches, args):
-    """Score every token under the policy and the reference, in the micro-batches that `update` will make."""
+    """Score every token under the policy and the reference.
+
+    In the micro-batches that `update` will make: so the first ratio after a rollout is exactly 1 (on a GPU up
+    to rounding). Offline, the policy that sampled, pi_old, is the reference.
+    """
     if reference:
         reference.to(policy.device)
     for part in [part for batch in minibatches for part in micro_batches(batch, args.max_tokens)]:
@@ -495,99 +462,51 @@ def set_logprobs(policy, reference, minibatches, args):
         reference.to("cpu")
 
 
-def update(policy, optimizer, weights, batch, lr, args):
-    """One step of AdamW on (3), the mean over the whole minibatch; no step if a number is not finite."""
-    loss, ratios = 0.0, []
+def update(policy, optimizer, batch, lr, args):
+    """One step of AdamW on a minibatch; no step if a number is not finite."""
+    total, ratios = 0.0, []
     policy.train(args.grad_checkpointing)                   # transformers checkpoints in training mode only
     for part in micro_batches(batch, args.max_tokens):
-        logp = per_response(response_logprobs(policy, part, args.temperature), part, args.ratio)
-        logp_old = per_response(torch.cat([t.logp_old for t in part]), part, args.ratio)
-        advantages = torch.stack([t.advantage for t in part]).to(logp.device)
-        part_loss = clipped_loss(logp, logp_old, advantages, args.clip).sum() / len(batch)
-        part_loss.backward()
-        loss += part_loss.item()
-        ratios.append((logp - logp_old).detach().exp())
+        loss, ratio = loss_of(part, batch, response_logprobs(policy, part, args.temperature), args)
+        loss.backward()
+        total += loss.item()
+        ratios.append(ratio)
     policy.eval()
-    norm = torch.nn.utils.clip_grad_norm_(weights, args.max_grad_norm).item()
-    skipped = not np.isfinite([loss, norm]).all()
-    if not skipped:
-        optimizer.param_groups[0]["lr"] = lr
-        optimizer.step()
-        with torch.no_grad():
-            for p, w in zip(policy.parameters(), weights):
-                p.copy_(w)                                  # changes nothing where they are one tensor
-    optimizer.zero_grad()
-    return {"loss": loss, "norm": norm, "skipped": bool(skipped), "ratio": torch.cat(ratios)}
+    norm = models.optimizer_step(policy, optimizer, lr, args.max_grad_norm)
+    return {"loss": total, "norm": norm, "skipped": not np.isfinite(norm), "ratio": torch.cat(ratios)}
 
 
-# ---------------------------------------------------------------- run folder
-
-FREE_FLAGS = ("resume", "force", "device", "steps", "eval_data", "eval_every", "save_every", "show_every")
-LOGS = ("metrics.jsonl", "samples.txt")
-
-
-# Same as sft.start_run
-def start_run(args):
-    """Refuse to overwrite a run, or to resume one with other flags. -> trainer state, or None"""
-    flags, last = Path(args.out) / "args.json", Path(args.out) / "last"
-    if flags.exists() and not (args.resume or args.force):
-        raise InputError(f"{args.out} holds a run already: --resume goes on with it, --force throws it away")
-    if args.resume and flags.exists():
-        old = json.loads(flags.read_text())
-        for name in set(vars(args)) - set(FREE_FLAGS):
-            if old.get(name) != getattr(args, name):
-                raise InputError(f"--resume with another --{name.replace('_', '-')} than the run began with")
-    if args.resume and models.has_checkpoint(last):
-        return torch.load(last / "trainer.pt", map_location="cpu", weights_only=True)
-    return None
-
-
-def start_files(args, state):
-    """Write args.json, and cut the logs back to what they were at the checkpoint."""
-    out = Path(args.out)
-    for name in () if state else ("last", "best"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "args.json").write_text(json.dumps(vars(args), indent=1) + "\n")
-    for name in LOGS:
-        with open(out / name, "a") as file:
-            file.truncate(state["sizes"][name] if state else 0)
-
-
-def append(args, name, text):
-    with open(Path(args.out) / name, "a") as file:
-        file.write(text + "\n")
-
-
-def show(t, step):
-    """A response in full, action by action with its rewards."""
-    head = (f"== step {step}, problem {t.problem['id']}, answer {t.problem['answer']}, reward {t.reward:+g}, "
-            f"{len(t.ids)} tokens{'' if t.finished else ', unfinished'}\n{t.problem['problem']}")
-    return "\n".join([head] + [f"[{a.type} {r:+d}] {a.text}" for a, r in zip(t.actions, t.rewards)]) + "\n"
+def check_updates(updates, policy, args):
+    """InputError where the first ratio of a rollout is not 1, or no update could be made."""
+    off, slack = (updates[0]["ratio"] - 1).abs().max().item(), 0 if policy.device.type == "cpu" else 0.05
+    if all(u["skipped"] for u in updates):
+        raise InputError(f"the loss is not finite: try a lower --lr; {args.out}/last is the last good")
+    if off > slack and not args.offline:
+        raise InputError(f"the first ratio is off by {off:.2g}: the model scores a text anew each time")
 
 
 # ---------------------------------------------------------------- train
 
 def train(args):
-    state, out = start_run(args), Path(args.out)
-    policy, tokenizer = models.load(out / "last" if state else args.model, args.device, args.dtype)
+    fixed_schedule = args.schedule == "constant"            # else a step's learning rate depends on --steps
+    run = models.Run(args, ("eval_data", "eval_every", "show_every", *["steps"] * fixed_schedule),
+                     logs=("metrics.jsonl", "samples.txt"))
+    policy, tokenizer = models.load(run.last if run.state else args.model, args.device, args.dtype)
+    models.check_model(policy)
     reference = models.load(args.model, args.device, args.dtype)[0] if args.beta or args.offline else None
     if reference and args.offload in ("reference", "both"):
         reference.to("cpu")
-    data = read_data(tokenizer, models.stop_ids(policy, tokenizer)[0], args)
-    held_out = models.read_problems(args.eval_data, check=verifier.check_gold) if args.eval_data else []
-    models.check_head(policy)
-    optimizer, weights = make_optimizer(policy, args, state)
+    data, held_out = read_data(policy, tokenizer, args)
+    optimizer = models.make_optimizer(policy, args.lr, args.offload in ("optimizer", "both"), run.state)
     if args.grad_checkpointing:
-        policy.gradient_checkpointing_enable({"use_reentrant": False})
-    start_files(args, state)
-    start, best, bad, stop_now = state["step"] if state else 0, state["best"] if state else -1, 0, []
-    # Ctrl-C: finish the step, save, leave; a second one leaves at once
-    signal.signal(signal.SIGINT,
-                  lambda *_: stop_now.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
-    if not state:
-        append(args, "metrics.jsonl", json.dumps({"step": 0, **evaluate(policy, tokenizer, held_out, args)}))
-    for step in (bar := tqdm(range(start + 1, args.steps + 1), initial=start, total=args.steps, unit="step")):
+        policy.activation_checkpointing_enable({"use_reentrant": False})
+    if args.offline:
+        set_bin_baselines(data)
+    if run.begin() == 0:
+        row = {"step": 0, **evaluate(policy, tokenizer, held_out, args)}
+        run.log(row)
+        run.save_best(row.get("eval_accuracy"), policy, tokenizer)
+    for step in run.steps(args.steps):
         clock = [time.time()]
         if args.offline:
             trajectories = take(data, args.prompts_per_step * args.num_samples, step, args.seed)
@@ -596,39 +515,25 @@ def train(args):
             trajectories = sample_trajectories(policy, tokenizer, problems, args.num_samples,
                                                args.temperature, args, step)
         clock.append(time.time())
-        order = np.random.default_rng([args.seed, step]).permutation(len(trajectories))
+        order = stream(args.seed, "order", step).permutation(len(trajectories))
         parts = np.array_split(order, args.updates_per_rollout)
         minibatches = [[trajectories[i] for i in part] for part in parts]
         set_logprobs(policy, reference, minibatches, args)
-        row = {"step": step, "lr": learning_rate(step - 1, args), **behaviour(trajectories),
-               "no_signal": set_advantages(trajectories, args)}
+        no_signal = set_advantages(trajectories, args)
         clock.append(time.time())
-        updates = []
-        for batch in minibatches:
-            updates.append(update(policy, optimizer, weights, batch, row["lr"], args))
-            bad = bad + 1 if updates[-1]["skipped"] else 0
-            if bad == 3:
-                raise InputError(f"step {step}: 3 updates in a row not finite; {out}/last is the last good")
-        off, slack = (updates[0]["ratio"] - 1).abs().max().item(), 0 if policy.device.type == "cpu" else 0.05
-        assert bad or args.offline or off <= slack, f"the first ratio is off by {off}"
+        lr = models.learning_rate(step - 1, args.steps, args)
+        updates = [update(policy, optimizer, batch, lr, args) for batch in minibatches]
+        check_updates(updates, policy, args)
         clock.append(time.time())
-        row |= statistics(trajectories, updates, clock, args)
-        final = step == args.steps or bool(stop_now)
-        if step % args.eval_every == 0 or final:
+        row = {"step": step, "lr": lr, **behaviour(trajectories), "no_signal": no_signal,
+               **statistics(trajectories, updates, clock, args)}
+        if step % args.eval_every == 0 or step == args.steps:
             row |= evaluate(policy, tokenizer, held_out, args)
-            if row.get("eval_accuracy", -1) > best:
-                best = row["eval_accuracy"]
-                models.save(policy, tokenizer, out / "best")
-        append(args, "metrics.jsonl", json.dumps(row))
+        run.log(row, shown=("reward", "accuracy", "kl", "seconds"))
         if step % args.show_every == 0:
-            append(args, "samples.txt", show(trajectories[0], step) + "\n" + show(trajectories[-1], step))
-        if step % args.save_every == 0 or final:
-            models.save(policy, tokenizer, out / "last", {"trainer.pt": {
-                "step": step, "best": best, "optimizer": optimizer.state_dict(), "weights": weights,
-                "sizes": {name: (out / name).stat().st_size for name in LOGS}}})
-        bar.set_postfix({x: f"{row[x]:.3g}" for x in ("reward", "accuracy", "kl", "seconds")})
-        if stop_now:
-            raise KeyboardInterrupt
+            run.note(show(trajectories[0], step) + "\n" + show(trajectories[-1], step))
+        run.save_best(row.get("eval_accuracy"), policy, tokenizer)
+        run.save(step, policy, tokenizer, optimizer)
 
 
 if __name__ == "__main__":

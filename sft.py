@@ -8,12 +8,10 @@ Stage 1 (`train`) is supervised fine-tuning with a mask over actions and a KL pe
 
 delta_mask is 1 for every verification, the last solution and <end>, and 0 for the earlier, wrong solutions.
 
-    python sft.py build --samples runs/samples.jsonl --verifications toy --keep 1 1 1 1 --out traj.jsonl
-    python sft.py train --model runs/toy/base --data traj.jsonl --out runs/sft --lr 5e-4 --epochs 2 \\
-        --schedule linear --kl-coef 0.3 --kl-on first
-    python sft.py build --samples samples.jsonl --verifications teacher.jsonl --out traj.jsonl
-    python sft.py train --model Qwen/Qwen2.5-Math-1.5B --data traj.jsonl --out runs/sft \\
+    python sft.py build --samples samples.jsonl --verifications checks.jsonl --out trajectories.jsonl
+    python sft.py train --model Qwen/Qwen2.5-Math-1.5B --data trajectories.jsonl --out runs/bi \\
         --grad-checkpointing --offload optimizer
+    (for the toy world see run.sh)
 
 Reads  samples {problem, answer, responses, finished}, verifications {id, answer, verification[, kind]}
 Writes trajectories {the problem's fields, actions: [{type, text}]}, whose texts concatenate to the response;
@@ -32,49 +30,43 @@ Chosen on purpose:
   to be: every *wrong* solution is masked as a whole, all else is trained (they have no KL term: --kl-coef 0).
   `build` makes all earlier solutions wrong, so there it equals (1); it differs where a right one is doubted.
 
-Map: flags - stage 0 - log-probs and KL - masks - batches and losses - run.
+Map: flags - stage 0 - log-probs and KL - masks - batches and losses - train.
 """
-import argparse
-import json
 import math
-import os
 import random
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 import model as models
 import verifier
-from model import InputError
+from model import InputError, number
 
 PHRASES = {"solve": verifier.SOLVE_PHRASE, "verify": verifier.VERIFY_PHRASE}
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = models.Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    style = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
-    build_parser = commands.add_parser("build", help="stage 0: samples -> trajectories", **style)
-    train_parser = commands.add_parser("train", help="stage 1: masked SFT on trajectories", **style)
+    build_parser = commands.add_parser("build", help="stage 0: samples -> trajectories")
+    train_parser = commands.add_parser("train", help="stage 1: masked SFT on trajectories")
+    count, share, rate = number(int, 1), number(float, 0, 1), number(float, 0)
     add = build_parser.add_argument
     add("--samples", required=True, help="samples file, K responses per problem (paper: 5 at T = 0.7)")
-    add("--verifications", help="file of verifications, or `toy`: written by toy.py")
+    add("--verifications", help="file of checks, a teacher's (toy.py --verify) or the model's (sample.py --verify)")
     add("--kind", choices=("confirmative", "problem-solving"), default="confirmative", help="of check")
-    add("--wrong-share", type=float, nargs="+", default=[0, 0.2, 0.6, 1], help="k-th: most wrong for k")
-    add("--keep", type=float, nargs="+", default=[0.24, 0.5, 0.5, 0.5], help="k-th: chance to be drawn")
-    add("--max-chars", type=int, default=24000, help="longest response")
+    add("--wrong-share", type=share, nargs="+", default=[0, 0.2, 0.6, 1],
+        help="k-th: the largest share of wrong samples for k rounds (0 0.2 0.6 1)")
+    add("--keep", type=share, nargs="+", default=[0.24, 0.5, 0.5, 0.5],
+        help="k-th: chance of a problem of k rounds to be drawn (0.24 0.5 0.5 0.5)")
+    add("--max-chars", type=count, default=24000, help="longest response (24000)")
     add("--original-solutions", action="store_true", help="Table 2's baseline: `solution`, no verification")
-    add("--workers", type=int, default=0, help="processes that judge answers")
-    add("--seed", type=int, default=0, help="of the draws")
+    add("--seed", type=number(int, 0), default=0, help="of the draws")
     add("--out", required=True, help="trajectories file")
     add("--force", action="store_true", help="overwrite --out")
 
@@ -86,27 +78,27 @@ def parse_args(argv=None):
     mask = train_parser.add_mutually_exclusive_group()
     mask.add_argument("--isc", action="store_true", help="mask every wrong solution, and nothing else")
     mask.add_argument("--no-mask", action="store_true", help="train every action")
-    add("--kl-coef", type=float, default=0.1, help="c, weight of the KL term; 0 loads no base model")
+    add("--kl-coef", type=rate, default=0.1, help="c, weight of the KL term (0.1); 0 loads no base model")
     add("--kl-on", choices=("trained", "first", "all"), default="trained", help="tokens held near the base")
-    add("--epochs", type=int, default=3)
-    add("--batch-size", type=int, default=32, help="trajectories per step")
-    add("--max-length", type=int, default=8000, help="longest prompt + response, in tokens")
-    # optimiser
-    add("--lr", type=float, default=5e-6, help="learning rate of AdamW")
+    add("--epochs", type=count, default=3, help="(3)")
+    add("--batch-size", type=count, default=32, help="trajectories per step (32)")
+    add("--max-length", type=count, default=8000, help="longest prompt + response, in tokens (8000)")
+    # optimizer
+    add("--lr", type=rate, default=5e-6, help="learning rate of AdamW (5e-6)")
     add("--schedule", choices=("constant", "linear", "cosine"), default="constant", help="after warm-up")
-    add("--warmup", type=int, default=5, help="steps of linear warm-up")
-    add("--max-grad-norm", type=float, default=1.0, help="gradient clipping")
+    add("--warmup", type=number(int, 0), default=5, help="steps of linear warm-up (5)")
+    add("--max-grad-norm", type=rate, default=1.0, help="gradient clipping (1)")
+    add("--max-tokens", type=count, default=16384, help="padded tokens in a micro-batch (16384)")
     # machine
-    add("--max-tokens", type=int, default=16384, help="padded tokens per micro-batch")
-    add("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--dtype", default="auto", help="models: auto (bf16 on CUDA), bf16 or fp32; the optimizer is fp32")
+    add("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="models; the optimizer is fp32")
     add("--offload", choices=("none", "optimizer"), default="none", help="the host keeps fp32 weights, AdamW")
+    add("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
     # run
-    add("--held-out", type=float, default=0.05, help="share kept for evaluation (at most 200)")
-    add("--eval-every", type=int, default=50, help="steps between held-out losses")
-    add("--save-every", type=int, default=200, help="steps between checkpoints")
-    add("--seed", type=int, default=0, help="of the split and the order of the data")
+    add("--held-out", type=number(float, 0, 0.99), default=0.05, help="share for evaluation, at most 200 (0.05)")
+    add("--eval-every", type=count, default=50, help="steps between held-out losses (50)")
+    add("--save-every", type=count, default=200, help="steps between checkpoints (200)")
+    add("--seed", type=number(int, 0), default=0, help="of the split and the order of the data")
     add("--resume", action="store_true", help="go on from --out/last")
     add("--force", action="store_true", help="throw away an earlier run in --out")
     return parser.parse_args(argv)
@@ -114,41 +106,19 @@ def parse_args(argv=None):
 
 # ---------------------------------------------------------------- stage 0: trajectories
 
-def read_verifications(args):
+def read_verifications(path, kind):
     """-> {(problem id or text, answer): [verification, ...]} of the kind asked for."""
-    path, found = args.verifications, {}
-    with tempfile.TemporaryDirectory() as folder:
-        if path == "toy":
-            path = f"{folder}/verifications.jsonl"
-            command = [sys.executable, str(Path(__file__).with_name("toy.py")), "--verify", args.samples,
-                       "--kind", args.kind, "--out", path]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                raise InputError("toy.py --verify: " + (done.stderr.strip().splitlines() or ["failed"])[-1])
-        rows = models.read_jsonl(path, ("answer", "verification"))
-    for number, row in enumerate(rows, 1):
+    found = {}
+    for where, row in models.read_jsonl(path, ("answer", "verification")):
         for field in ("answer", "verification"):
             if not isinstance(row[field], str):
-                raise InputError(f"{path}:{number}: field '{field}' is not a text")
+                raise InputError(f"{where}: field '{field}' is not a text")
         if row.get("id") is None and row.get("problem") is None:
-            raise InputError(f"{path}:{number}: field 'id' or 'problem' is needed")
-        if row.get("kind") in (None, args.kind):
+            raise InputError(f"{where}: field 'id' or 'problem' is needed")
+        if row.get("kind") in (None, kind):
             for key in (str(row.get("id")), row.get("problem")):
                 found.setdefault((key, row["answer"].strip()), []).append(row["verification"].strip())
     return found
-
-
-def sample_fault(row, args):
-    """What is wrong with a row of the samples file, or None."""
-    gold, texts, finished = verifier.check_gold(row["answer"]), row.get("responses"), row.get("finished")
-    if gold:
-        return f"field 'answer' {gold}"
-    if args.original_solutions:
-        return None if str(row.get("solution") or "").strip() else "field 'solution' is missing"
-    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
-        return "field 'responses' must be a list of texts"
-    if not isinstance(finished, list) or len(finished) != len(texts):
-        return "field 'finished' must have one entry for each response"
 
 
 def rounds(wrong_share, limits):
@@ -163,7 +133,7 @@ def rounds(wrong_share, limits):
 def usable_attempts(row, right, verifications):
     """Finished samples that have a check which agrees with the truth; of the wrong, one for each answer.
 
-    -> (right [(solution, check)], wrong [(solution, check)])
+    right: of every sample, does it count as right. -> (right [(solution, check)], wrong [(solution, check)])
     """
     good, bad = [], {}
     for text, finished, is_right in zip(row["responses"], row["finished"], right):
@@ -199,6 +169,8 @@ def build_actions(row, right, verifications, args):
     """One problem -> (its actions, None) or (None, why it falls out). Draws depend on seed and problem."""
     rng = random.Random(f"{args.seed}-{row['id']}")
     if args.original_solutions:
+        if not isinstance(row.get("solution"), str) or not row["solution"].strip():
+            raise InputError(f"{args.samples}: problem {row['id'][:80]!r}: field 'solution' is missing")
         actions = [{"type": "solve", "text": row["solution"].strip()}]
     elif not any(right):
         return None, "no right sample"
@@ -219,132 +191,73 @@ def build_actions(row, right, verifications, args):
 
 
 def build(args):
-    if Path(args.out).exists() and not args.force:
-        raise InputError(f"{args.out} exists already: --force overwrites it")
+    models.check_output(args.out, args.force, args.samples, args.verifications)
     limits = args.wrong_share
     if len(limits) != len(args.keep) or limits != sorted(limits) or limits[-1] < 1:
         raise InputError("--wrong-share and --keep: one number for each k, and --wrong-share must rise to 1")
     if not (args.verifications or args.original_solutions):
         raise InputError("--verifications is needed (or --original-solutions)")
-    rows = models.read_problems(args.samples)
-    for number, row in enumerate(rows, 1):
-        if fault := sample_fault(row, args):
-            raise InputError(f"{args.samples}:{number}: {fault}")
-    verifications, pairs = {}, []
-    if not args.original_solutions:
-        verifications = read_verifications(args)
-        pairs = [(text, row["answer"]) for row in rows for text in row["responses"]]
-    right = iter(verifier.judge_many([p[0] for p in pairs], [p[1] for p in pairs], workers=args.workers))
+    if args.original_solutions:
+        rows, verifications = models.read_problems(args.samples), {}
+    else:
+        rows, verifications = models.read_problems(args.samples, samples=True), read_verifications(args.verifications, args.kind)
     written, fallen, lengths = [], Counter(), Counter()
-    for row in tqdm(rows, desc="build", unit="problem"):
-        truth = [] if args.original_solutions else [next(right) and done for done in row["finished"]]
-        actions, reason = build_actions(row, truth, verifications, args)
+    for row in tqdm(rows, desc="build", unit="problem", mininterval=1):
+        right = [bool(finished) and verifier.judge(text, row["answer"])
+                 for text, finished in zip(row.get("responses", []), row.get("finished", []))]
+        actions, reason = build_actions(row, right, verifications, args)
+        fallen[reason] += 1
         if actions:
             fields = {name: row[name] for name in row if name not in ("responses", "finished", "tokens")}
-            written.append(json.dumps({**fields, "actions": actions}, ensure_ascii=False) + "\n")
-        fallen[reason] += 1
-        lengths[sum(a["type"] == "solve" for a in actions or [])] += 1
+            written.append({**fields, "actions": actions})
+            lengths[sum(a["type"] == "solve" for a in actions)] += 1
     if not written:
         raise InputError(f"{args.samples}: no trajectory is left; {dict(fallen)}")
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{args.out}.part").write_text("".join(written), encoding="utf-8")
-    os.replace(f"{args.out}.part", args.out)
+    models.write_jsonl(args.out, written)
     print(f"{len(rows):6d} problems")
-    for reason, count in fallen.most_common():
-        print(f"{count:6d} {'fell out: ' + reason if reason else 'trajectories'}")
-    print("       rounds: " + ", ".join(f"k={k} {lengths[k]}" for k in sorted(lengths) if k))
+    for reason, n in fallen.most_common():
+        print(f"{n:6d} {'fell out: ' + reason if reason else 'trajectories'}")
+    print("       rounds: " + ", ".join(f"k={k} {lengths[k]}" for k in sorted(lengths)))
 
 
-# ---------------------------------------------------------------- log-probs and KL, never [N,V] at once
+# ---------------------------------------------------------------- log-probs and KL, never [N, V] at once
 
-def head_logits(hidden, weight, temperature=1.0):
-    """[n,H], [V,H] -> [n,V], float32 also from 16-bit inputs: rounded logits would make noisy ratios."""
-    logits = product(hidden, weight.T)
-    return logits if temperature == 1 else logits.div_(temperature)
-
-
-def product(a, b):
-    """Matrix product, float32 at least."""
-    if a.dtype not in (torch.bfloat16, torch.float16):
-        return a @ b
-    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a.float() @ b.float()
-
-
-def add_product(total, a, b):
-    """total += a @ b, without a temporary where the dtypes agree."""
-    return total.addmm_(a, b) if a.dtype == total.dtype else total.add_(product(a, b))
-
-
-class TokenLogprobs(torch.autograd.Function):
-    """Forward keeps one number a token, the logsumexp; backward makes each chunk's logits again."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk, temperature):
-        picked, lse, w = [], [], weight.to(hidden.dtype)
-        for h, t in zip(hidden.split(chunk), targets.split(chunk)):
-            logits = head_logits(h, w, temperature)  # [chunk,V]
-            top = logits.amax(1)
-            picked.append(logits.gather(1, t[:, None])[:, 0])
-            lse.append(logits.sub_(top[:, None]).exp_().sum(1).log() + top)
-            del logits  # before the next chunk's are made
-        lse = torch.cat(lse)
-        ctx.save_for_backward(hidden, weight, targets, lse)
-        ctx.chunk, ctx.temperature = chunk, temperature
-        return torch.cat(picked) - lse
-
-    @staticmethod
-    def backward(ctx, grad):
-        hidden, weight, targets, lse = ctx.saved_tensors
-        w, grad = weight.to(hidden.dtype), grad / ctx.temperature
-        grad_h, grad_w = torch.empty_like(hidden), torch.zeros_like(weight, dtype=lse.dtype)
-        for h, t, z, g, out in zip(*(x.split(ctx.chunk) for x in (hidden, targets, lse, grad, grad_h))):
-            slope = head_logits(h, w, ctx.temperature).sub_(z[:, None]).exp_()  # softmax [chunk,V]
-            slope = slope.mul_(-g[:, None]).scatter_add_(1, t[:, None], g[:, None]).to(h.dtype)
-            out.copy_(product(slope, w))
-            add_product(grad_w, slope.T, h)
-            del slope
-        return grad_h, grad_w.to(weight.dtype), None, None, None
-
-
+# Same in rl_outcome, rl_process
 def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
-    """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N,V].
+    """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N, V].
 
-    hidden [N,H], weight [V,H] (the head, tied or not), targets [N] -> [N] float32. Call it outside autocast.
+    hidden [N, H], weight [V, H] (the head, tied or not), targets [N] -> [N] float32. Logits exist for one
+    chunk at a time: the backward pass makes them again. All is float32, also from 16-bit inputs, and so are
+    the sums of the head's gradient: rounded logits would make noisy ratios.
     """
-    return TokenLogprobs.apply(hidden, weight, targets, chunk, temperature)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    weight = weight.to(wide)
 
+    def logprobs(h, t):
+        logits = (h.to(wide) @ weight.T).div_(temperature)                                        # [chunk, V]
+        return -F.cross_entropy(logits, t, reduction="none")
 
-class SumKL(torch.autograd.Function):
-    """A sum needs no upstream gradient per token, so that forward can make the gradient at once."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, base_hidden, base_weight, chunk):
-        w, base_w = weight.to(hidden.dtype), base_weight.to(base_hidden.dtype)
-        exact = torch.promote_types(hidden.dtype, torch.float32)
-        total, grad_h, grad_w = 0, torch.empty_like(hidden), torch.zeros_like(weight, dtype=exact)
-        for h, b, out in zip(*(x.split(chunk) for x in (hidden, base_hidden, grad_h))):
-            logp = head_logits(h, w).log_softmax(1)  # [chunk,V]
-            gap = logp - head_logits(b, base_w).log_softmax(1)
-            probs = logp.exp_()
-            kl = (probs * gap).sum(1, keepdim=True)
-            slope = gap.sub_(kl).mul_(probs).to(h.dtype)  # d KL / d logits = p (log p - log q - KL)
-            out.copy_(product(slope, w))
-            add_product(grad_w, slope.T, h)
-            total = total + kl.sum()
-        ctx.save_for_backward(grad_h, grad_w.to(weight.dtype))
-        return total
-
-    @staticmethod
-    def backward(ctx, grad):
-        return *(grad.to(g.dtype) * g for g in ctx.saved_tensors), None, None, None
+    parts = [checkpoint(logprobs, h, t, use_reentrant=False, preserve_rng_state=False)
+             for h, t in zip(hidden.split(chunk), targets.split(chunk))]
+    return torch.cat(parts)
 
 
 def sum_kl(hidden, weight, base_hidden, base_weight, chunk=128):
-    """Sum over tokens of KL(pi || pi_base) over the whole vocabulary; some five [chunk,V] blocks at most.
+    """Sum over tokens of KL(pi || pi_base) over the whole vocabulary, made chunk by chunk as above.
 
-    hidden [N,H], weight [V,H], base_hidden [N,H'], base_weight [V,H'] -> one float32 number.
+    hidden [N, H], weight [V, H], base_hidden [N, H'], base_weight [V, H'] -> one float32 number.
     """
-    return SumKL.apply(hidden, weight, base_hidden, base_weight, chunk)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    weight, base_weight = weight.to(wide), base_weight.to(wide)
+
+    def kl(h, base_h):
+        logp = (h.to(wide) @ weight.T).log_softmax(1)                                             # [chunk, V]
+        base_logp = (base_h.to(wide) @ base_weight.T).log_softmax(1)
+        return (logp.exp() * (logp - base_logp)).sum()
+
+    parts = [checkpoint(kl, h, base_h, use_reentrant=False, preserve_rng_state=False)
+             for h, base_h in zip(hidden.split(chunk), base_hidden.split(chunk))]
+    return torch.stack(parts).sum()
 
 
 # ---------------------------------------------------------------- masks
@@ -356,6 +269,9 @@ class Example:
     kinds: list[str]     # "prompt", "solve", "verify" or "end"
     trained: list[bool]  # counts in (1)
     held: list[bool]     # counts in the KL term
+
+    def __len__(self):
+        return len(self.ids)
 
 
 def trained_actions(actions):
@@ -388,7 +304,7 @@ def label_characters(actions, trained):
     return labels
 
 
-def encode(row, tokenizer, end, args):
+def to_example(row, tokenizer, end, args):
     """Trajectory -> Example. The response is tokenised as a whole; a token that straddles two actions belongs
     to the action of its first character."""
     actions = row["actions"]
@@ -408,22 +324,26 @@ def encode(row, tokenizer, end, args):
     return Example(prompt + response["input_ids"] + [end], kinds, trained, held)
 
 
-def load_examples(args, tokenizer, end):
+def load_examples(policy, tokenizer, args):
     """-> (training examples, held-out examples)"""
-    rows, examples = models.read_jsonl(args.data, ("problem", "answer", "actions")), []
-    for number, row in enumerate(tqdm(rows, desc="tokenise", unit="row"), 1):
-        actions, where = row["actions"], f"{args.data}:{number}: field 'actions'"
-        if not isinstance(actions, list) or not all(isinstance(a, dict) for a in actions):
-            raise InputError(f"{where} must be a list of {{type, text}}")
-        if not actions or any(a.get("type") != ("solve", "verify")[i % 2] for i, a in enumerate(actions)):
-            raise InputError(f"{where}: the types must go solve, verify, solve, ...")
+    examples, end = [], models.stop_ids(policy, tokenizer)[0]
+    rows = models.read_jsonl(args.data, ("problem", "answer", "actions"))
+    for where, row in tqdm(rows, desc="tokenise", unit="row", mininterval=1):
+        actions = row["actions"]
+        if not all(isinstance(row[field], str) for field in ("problem", "answer")):
+            raise InputError(f"{where}: fields 'problem' and 'answer' must be texts")
+        if not isinstance(actions, list) or not actions or not all(isinstance(a, dict) for a in actions):
+            raise InputError(f"{where}: field 'actions' must be a list of {{type, text}}")
+        if any(a.get("type") != ("solve", "verify")[i % 2] for i, a in enumerate(actions)):
+            raise InputError(f"{where}: field 'actions': the types must go solve, verify, solve, ...")
         if not all(isinstance(a.get("text"), str) and a["text"].strip() for a in actions):
-            raise InputError(f"{where}: every action needs a text")
-        examples.append(encode(row, tokenizer, end, args))
-    short = [e for e in examples if len(e.ids) <= args.max_length]
+            raise InputError(f"{where}: field 'actions': every action needs a text")
+        examples.append(to_example(row, tokenizer, end, args))
+    longest = min(args.max_length, models.most_positions(policy))
+    short = [e for e in examples if len(e) <= longest]
     random.Random(args.seed).shuffle(short)
     n = min(200, round(args.held_out * len(short)))
-    print(f"{len(short) - n} trajectories, {n} more held out, {len(rows) - len(short)} too long")
+    print(f"{len(short) - n} trajectories, {n} more held out, {len(rows) - len(short)} over {longest} tokens")
     if len(short) == n:
         raise InputError(f"{args.data}: no trajectory to train on")
     return short[n:], short[:n]
@@ -431,16 +351,15 @@ def load_examples(args, tokenizer, end):
 
 # ---------------------------------------------------------------- batches and losses
 
-def micro_batches(examples, max_tokens):
-    """Cut a batch into groups of like length: at most max_tokens padded, no row under 4/5 of the longest."""
-    groups = []
-    for example in sorted(examples, key=lambda e: -len(e.ids)):
-        longest = len(groups[-1][0].ids) if groups else 0
-        if groups and (len(groups[-1]) + 1) * longest <= max_tokens and len(example.ids) >= 0.8 * longest:
-            groups[-1].append(example)
-        else:
-            groups.append([example])
-    return groups
+# Same in rl_outcome, rl_process
+def micro_batches(batch, max_tokens):
+    """Split items with a length into lists of like length, each of at most max_tokens when padded."""
+    parts = []
+    for item in sorted(batch, key=len):
+        if not parts or (len(parts[-1]) + 1) * len(item) > max_tokens:
+            parts.append([])
+        parts[-1].append(item)
+    return parts
 
 
 def padded(rows, device):
@@ -448,11 +367,11 @@ def padded(rows, device):
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
 
 
-def micro_losses(policy, base, group):
+def micro_losses(policy, base, part):
     """-> (log-probs of the trained tokens [n], summed KL of the held tokens)"""
-    ids = padded([e.ids for e in group], policy.device)  # [B,T]
-    trained = padded([e.trained[1:] for e in group], policy.device)  # [B,T-1], of the token that is predicted
-    held = padded([e.held[1:] for e in group], policy.device)
+    ids = padded([e.ids for e in part], policy.device)  # [B,T]
+    trained = padded([e.trained[1:] for e in part], policy.device)  # [B,T-1], of the token that is predicted
+    held = padded([e.held[1:] for e in part], policy.device)
     hidden = policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state  # [B,T,H]
     head = policy.get_output_embeddings().weight
     logp = token_logprobs(hidden[:, :-1][trained], head, ids[:, 1:][trained])
@@ -465,139 +384,62 @@ def micro_losses(policy, base, group):
     return logp, sum_kl(hidden[:, :reach][held], head, base_hidden[held], base.get_output_embeddings().weight)
 
 
-def update(policy, base, optimizer, batch, args):
+def update(policy, base, optimizer, batch, lr, args):
     """One step on (1). The denominators are those of the whole batch, however it is cut up."""
-    trained, held = sum(sum(e.trained) for e in batch), sum(sum(e.held) for e in batch)
+    trained, held = sum(sum(e.trained) for e in batch), max(1, sum(sum(e.held) for e in batch))
     nll = kl = 0.0
-    for group in micro_batches(batch, args.max_tokens):
-        logp, kl_sum = micro_losses(policy, base, group)
-        loss = args.kl_coef * kl_sum / max(held, 1) - logp.sum() / trained
+    policy.train(args.grad_checkpointing)                   # transformers checkpoints in training mode only
+    for part in micro_batches(batch, args.max_tokens):
+        logp, kl_sum = micro_losses(policy, base, part)
+        loss = args.kl_coef * kl_sum / held - logp.sum() / trained
         loss.backward()
-        nll, kl = nll - logp.sum().item() / trained, kl + kl_sum.item() / max(held, 1)
-    weights = optimizer.param_groups[0]["params"]
-    norm = torch.nn.utils.clip_grad_norm_(weights, args.max_grad_norm).item()
+        nll, kl = nll - logp.sum().item() / trained, kl + kl_sum.item() / held
+    policy.eval()
+    norm = models.optimizer_step(policy, optimizer, lr, args.max_grad_norm)
     if not math.isfinite(nll + kl + norm):
         raise InputError("the loss is not finite: try a lower --lr, or --dtype fp32")
-    optimizer.step()
-    with torch.no_grad():
-        for p, w in zip(policy.parameters(), weights):
-            p.copy_(w)  # changes nothing where they are one tensor
-    optimizer.zero_grad()
     return {"loss": nll + args.kl_coef * kl, "nll": nll, "kl": kl, "grad_norm": norm,
-            "trained_tokens": trained, "tokens": sum(len(e.ids) for e in batch)}
+            "trained_tokens": trained, "tokens": sum(map(len, batch))}
 
 
 @torch.no_grad()
 def held_out_losses(policy, examples, args):
     """Mean -log pi over the trained tokens of the held-out trajectories, by type of action."""
     sums, counts = Counter(), Counter()
-    for group in micro_batches(examples, args.max_tokens):
-        values = micro_losses(policy, None, group)[0].tolist()
-        for kind, value in zip([k for e in group for k, t in zip(e.kinds, e.trained) if t], values):
+    for part in micro_batches(examples, args.max_tokens):
+        values = micro_losses(policy, None, part)[0].tolist()
+        for kind, value in zip([k for e in part for k, t in zip(e.kinds, e.trained) if t], values):
             sums[kind] -= value
             counts[kind] += 1
     return {f"held_out_{kind}": sums[kind] / counts[kind] for kind in sorted(counts)}
 
 
-# Same as rl_outcome.make_optimizer
-def make_optimizer(policy, args, state):
-    """AdamW on float32 weights -> (optimizer, those weights).
-
-    A bf16 weight would lose an update of 5e-7, so the optimizer then works on float32 copies, on the host if
-    asked to. Every gradient moves to its copy as soon as it is complete.
-    """
-    weights, host = list(policy.parameters()), args.offload in ("optimizer", "both")
-    if policy.dtype != torch.float32 or host:
-        copies = {p: p.detach().to("cpu" if host else p.device, torch.float32, copy=True) for p in weights}
-
-        def move_gradient(p):
-            grad, copy = p.grad.to(copies[p].device, torch.float32), copies[p]
-            copy.grad, p.grad = grad if copy.grad is None else copy.grad.add_(grad), None
-
-        for p in weights:
-            p.register_post_accumulate_grad_hook(move_gradient)
-        weights = list(copies.values())
-    optimizer = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0.0)
-    if state:
-        optimizer.load_state_dict(state["optimizer"])
-        for w, saved in zip(weights, state["weights"]):
-            w.data.copy_(saved)
-    return optimizer, weights
-
-
-def learning_rate(step, steps, args):
-    """Of step 0, 1, ...: linear warm-up, then constant, or linear or cosine to 0."""
-    done = step / steps
-    decay = {"constant": 1, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[args.schedule]
-    return args.lr * decay * min(1, (step + 1) / max(1, args.warmup))
-
-
-# ---------------------------------------------------------------- run
-
-FREE_FLAGS = ("resume", "force", "device", "offload", "save_every")
-
-
-def start_run(args):
-    """Refuse to overwrite a run, or to resume one with other flags. -> trainer state, or None"""
-    flags, last = Path(args.out) / "args.json", Path(args.out) / "last"
-    if flags.exists() and not (args.resume or args.force):
-        raise InputError(f"{args.out} holds a run already: --resume goes on with it, --force throws it away")
-    if args.resume and flags.exists():
-        old = json.loads(flags.read_text())
-        for name in set(vars(args)) - set(FREE_FLAGS):
-            if old.get(name) != getattr(args, name):
-                raise InputError(f"--resume with another --{name.replace('_', '-')} than the run began with")
-    if args.resume and models.has_checkpoint(last):
-        return torch.load(last / "trainer.pt", map_location="cpu", weights_only=True)
-    return None
-
+# ---------------------------------------------------------------- train
 
 def train(args):
-    state, out = start_run(args), Path(args.out)
-    policy, tokenizer = models.load(out / "last" if state else args.model, args.device, args.dtype)
-    models.check_head(policy)
+    run = models.Run(args)
+    policy, tokenizer = models.load(run.last if run.state else args.model, args.device, args.dtype)
+    models.check_model(policy)
     base = models.load(args.model, args.device, args.dtype)[0].requires_grad_(False) if args.kl_coef else None
-    examples, held_out = load_examples(args, tokenizer, models.stop_ids(policy, tokenizer)[0])
+    examples, held_out = load_examples(policy, tokenizer, args)
+    optimizer = models.make_optimizer(policy, args.lr, args.offload == "optimizer", run.state)
     if args.grad_checkpointing:
-        policy.gradient_checkpointing_enable({"use_reentrant": False})
-    policy.train()
-    optimizer, weights = make_optimizer(policy, args, state if state and "optimizer" in state else None)
+        policy.activation_checkpointing_enable({"use_reentrant": False})
     per_epoch = math.ceil(len(examples) / args.batch_size)
-    steps, state = args.epochs * per_epoch, state or {"step": 0, "log_size": 0}
-    if not state["step"]:
-        shutil.rmtree(out / "last", ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "args.json").write_text(json.dumps(vars(args), indent=1) + "\n")
-    stop_now = []
-    # Ctrl-C: finish the step, save, leave; a second one leaves at once
-    signal.signal(signal.SIGINT,
-                  lambda *_: stop_now.append(1) or signal.signal(signal.SIGINT, signal.default_int_handler))
-    with open(out / "metrics.jsonl", "a") as log:
-        log.truncate(state["log_size"])
-        bar = tqdm(range(state["step"], steps), initial=state["step"], total=steps, desc="sft", unit="step",
-                   mininterval=1)
-        for step in bar:
-            began, (epoch, place) = time.time(), divmod(step, per_epoch)
-            order = random.Random(f"{args.seed}-{epoch}").sample(range(len(examples)), len(examples))
-            batch = [examples[i] for i in order[place * args.batch_size:(place + 1) * args.batch_size]]
-            optimizer.param_groups[0]["lr"] = lr = learning_rate(step, steps, args)
-            record = {"step": step + 1, "epoch": epoch + 1, "lr": lr}
-            record |= update(policy, base, optimizer, batch, args)
-            record["seconds"] = time.time() - began
-            record["tokens_per_s"] = record["tokens"] / record["seconds"]
-            if held_out and ((step + 1) % args.eval_every == 0 or step + 1 == steps):
-                record |= held_out_losses(policy, held_out, args)
-            log.write(json.dumps(record) + "\n")
-            log.flush()
-            bar.set_postfix({name: f"{record[name]:.3g}" for name in ("nll", "kl", "tokens_per_s")},
-                            refresh=False)
-            if (step + 1) % args.save_every == 0 or step + 1 == steps or stop_now:
-                trainer = {"step": step + 1, "log_size": log.tell()}
-                if step + 1 < steps:  # a finished run needs no optimizer
-                    trainer |= {"optimizer": optimizer.state_dict(), "weights": weights}
-                models.save(policy, tokenizer, out / "last", {"trainer.pt": trainer})
-            if stop_now:
-                raise KeyboardInterrupt
+    steps = args.epochs * per_epoch
+    run.begin()
+    for step in run.steps(steps):
+        began, (epoch, place) = time.time(), divmod(step - 1, per_epoch)
+        order = random.Random(f"{args.seed}-{epoch}").sample(range(len(examples)), len(examples))
+        batch = [examples[i] for i in order[place * args.batch_size:(place + 1) * args.batch_size]]
+        lr = models.learning_rate(step - 1, steps, args)
+        row = {"step": step, "epoch": epoch + 1, "lr": lr, **update(policy, base, optimizer, batch, lr, args)}
+        row["seconds"] = time.time() - began
+        row["tokens_per_s"] = row["tokens"] / row["seconds"]
+        if held_out and (step % args.eval_every == 0 or step == steps):
+            row |= held_out_losses(policy, held_out, args)
+        run.log(row, shown=("nll", "kl", "tokens_per_s"))
+        run.save(step, policy, tokenizer, optimizer)
 
 
 def main():

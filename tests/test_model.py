@@ -10,6 +10,7 @@ from conftest import tiny_llama_tokenizer, tiny_qwen2_tokenizer
 
 
 def write(path, *rows):
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
 
@@ -32,24 +33,61 @@ def test_saved_tokenizers_come_back_unchanged(tiny_qwen2, tiny_llama):
         assert loaded.decode(loaded(text, add_special_tokens=False).input_ids) == text
 
 
-def test_missing_pad_takes_a_spare_token_without_resizing(tiny_llama):
-    model, tokenizer = M.load(tiny_llama)
-    assert tokenizer.pad_token == "<unk>" and tokenizer.pad_token_id == 0
-    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) == len(tiny_llama_tokenizer())
+def test_dropout_is_off_in_every_family(tmp_path):
+    """GPT-2 has dropout modules, Qwen-like models a rate that the attention function reads."""
+    from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=16, n_layer=2, n_head=2, n_positions=64))
+    qwen = Qwen2ForCausalLM(Qwen2Config(vocab_size=300, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                                        num_attention_heads=2, num_key_value_heads=2, attention_dropout=0.5))
+    for i, net in enumerate((gpt, qwen)):
+        net.save_pretrained(tmp_path / str(i))
+        tiny_llama_tokenizer().save_pretrained(tmp_path / str(i))
+        loaded = M.load(str(tmp_path / str(i)), "cpu")[0].train()
+        ids, first = torch.arange(3, 20)[None], None
+        for _ in range(3):
+            logits = loaded(ids).logits
+            assert first is None or torch.equal(first, logits)
+            first = logits
 
 
-def test_missing_pad_takes_an_unused_embedding_row_or_resizes(tiny_qwen2, monkeypatch):
-    monkeypatch.setattr(M, "END_TOKENS", ("<|im_end|>",))   # so <|endoftext|> is no candidate
-    for spare_rows in (0, 1):
-        model, _ = M.load(tiny_qwen2)
-        tokenizer = tiny_qwen2_tokenizer()
-        tokenizer.pad_token = "<|im_end|>"                  # what many checkpoints ship: pad = end of turn
-        model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
-        model.resize_token_embeddings(len(tokenizer) + spare_rows)
-        M.fix_pad_token(model, tokenizer)
-        assert tokenizer.pad_token == "<pad>" and tokenizer.pad_token_id == len(tokenizer) - 1 == 403
-        assert model.get_input_embeddings().weight.shape[0] == 404
-        assert M.stop_ids(model, tokenizer)[0] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+def test_broken_checkpoints_are_one_line(tmp_path, tiny_qwen2):
+    import shutil
+    from safetensors.torch import load_file, save_file
+
+    def changed(name, change):
+        folder = tmp_path / name
+        shutil.copytree(tiny_qwen2, folder)
+        change(folder)
+        with pytest.raises(M.InputError) as error:
+            M.load(str(folder), "cpu")
+        assert "\n" not in str(error.value) and name in str(error.value)
+        return str(error.value)
+
+    def without(folder, **new):
+        tensors = load_file(folder / "model.safetensors")
+        tensors.pop("model.layers.1.mlp.up_proj.weight")
+        save_file({**tensors, **new}, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def with_nan(folder):
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.norm.weight"][0] = float("nan")
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def deeper(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3, "layer_types": None}))
+
+    def wider(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 40}))
+
+    assert "model.layers.1.mlp.up_proj.weight" in changed("lacking", without)
+    assert "model.layers.2" in changed("deeper", deeper)
+    assert "nan" in changed("nan", with_nan)
+    changed("wider", wider)
+    changed("truncated", lambda folder: (folder / "model.safetensors").write_bytes(b"\x10"))
+    changed("config", lambda folder: (folder / "config.json").write_text("{"))
+    changed("tokenizer", lambda folder: (folder / "tokenizer.json").write_text("{}"))
 
 
 def test_stop_ids_start_with_the_templates_end_of_turn(tiny_qwen2, tiny_llama):
@@ -80,13 +118,33 @@ def test_a_name_that_leads_nowhere_is_one_line(name):
     assert name in str(error.value) and "\n" not in str(error.value)
 
 
-def test_device_and_dtype_names_are_checked():
-    assert M.pick_device("cpu") == torch.device("cpu")
-    assert M.pick_dtype("auto", torch.device("cuda")) == torch.bfloat16
-    assert M.pick_dtype("auto", torch.device("cpu")) == torch.float32
-    for wrong in (lambda: M.pick_device("gpu7"), lambda: M.pick_dtype("fp8", torch.device("cpu"))):
-        with pytest.raises(M.InputError):
-            wrong()
+def test_device_and_dtype(tiny_llama):
+    assert M.load(tiny_llama, "cpu", "bf16")[0].dtype == torch.bfloat16
+    for device in ("gpu7", "cuda:9", "nonsense"):
+        with pytest.raises(M.InputError, match=f"--device {device}"):
+            M.load(tiny_llama, device)
+
+
+def test_a_template_that_refuses_a_system_turn_gets_it_in_the_user_turn(tiny_qwen2):
+    tokenizer = M.load_tokenizer(tiny_qwen2)
+    tokenizer.chat_template = ("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+                               "{% for m in messages %}[{{ m['content'] }}]{% endfor %}")
+    assert M.prompt_text(tokenizer, "1+1?") == f"[{M.SYSTEM_PROMPT}\n\n1+1?]"
+    tokenizer.chat_template = "{{ raise_exception('never\never') }}"
+    with pytest.raises(M.InputError, match="chat template fails"):
+        M.prompt_text(tokenizer, "1+1?")
+
+
+def test_flags_are_numbers_in_a_range():
+    parser = M.Parser("words")
+    parser.add_argument("--n", type=M.number(int, 1))
+    parser.add_argument("--x", type=M.number(float, 0, 1))
+    assert parser.parse_args(["--n", "3", "--x", "0.5"]) == parser.parse_args(["--n=3", "--x=0.50"])
+    for flags in (["--n", "0"], ["--n", "1.5"], ["--n", "-1"], ["--x", "nan"], ["--x", "inf"], ["--x", "1.01"],
+                  ["--x", "a"], ["--n", "9" * 5000], ["--m", "1"], ["--n"]):
+        with pytest.raises(M.InputError) as error:
+            parser.parse_args(flags)
+        assert "--" in str(error.value) and "\n" not in str(error.value)
 
 
 # ---- problem files
@@ -118,12 +176,21 @@ def test_other_fields_stay_and_ids_are_strings(tmp_path):
 def test_json_list_folder_split_and_limit(tmp_path):
     rows = [{"problem": f"p{i}", "answer": str(i)} for i in range(3)]
     (tmp_path / "test.json").write_text(json.dumps(rows))
-    assert [r["answer"] for r in M.read_problems(tmp_path)] == ["0", "1", "2"]
+    assert [r["answer"] for r in M.read_problems(tmp_path / "test.json")] == ["0", "1", "2"]
     write(tmp_path / "train.jsonl", rows[0])
-    assert len(M.read_problems(tmp_path, split="test", limit=2)) == 2
-    assert len(M.read_problems(tmp_path, split="train")) == 1
-    with pytest.raises(M.InputError, match="test.json, train.jsonl"):
-        M.read_problems(tmp_path)
+    assert len(M.read_problems(tmp_path / "test.json", limit=2)) == 2
+    (tmp_path / "bad.json").write_text('[{"problem": "p", "answer": "1"},\n 3]')
+    with pytest.raises(M.InputError, match="bad.json:2: not a JSON object"):
+        M.read_problems(tmp_path / "bad.json")
+
+
+def test_a_folder_of_data_files_is_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    write(tmp_path / "data" / "train.jsonl", {"problem": "p", "answer": "1"})
+    write(tmp_path / "data" / "test.jsonl", {"problem": "q", "answer": "2"}, {"problem": "r", "answer": "3"})
+    assert [r["problem"] for r in M.read_problems(tmp_path / "data", split="test")] == ["q", "r"]
+    with pytest.raises(M.InputError, match="--split: train, test"):
+        M.read_problems(tmp_path / "data")
 
 
 GOOD = {"problem": "p", "answer": "1"}
@@ -137,11 +204,14 @@ GOOD = {"problem": "p", "answer": "1"}
     ([{"problem": 3, "answer": "1"}], "a.jsonl:1: field 'problem' is not a text"),
     ([{"problem": "p"}], "a.jsonl:1: field 'answer' is missing"),
     ([{"problem": "p", "solution": "no box"}], "a.jsonl:1: field 'answer' is missing"),
-    ([{"problem": "p", "answer": ""}], "a.jsonl:1: field 'answer' is empty"),
+    ([{"problem": "p", "answer": ""}], "a.jsonl:1: field 'answer'"),
     ([{"problem": "p", "answer": True}], "a.jsonl:1: field 'answer' is not a text or a number"),
     ([{"problem": "p", "answer": float("inf")}], "a.jsonl:1: field 'answer' is not a text or a number"),
     ([{**GOOD, "id": "a"}, {**GOOD, "id": "a"}], "a.jsonl:2: field 'id' repeats 'a'"),
-    ([], "no problems"),
+    ([], "no rows"),
+    (['{"problem": "half \\ud83d", "answer": "1"}'], "a.jsonl:1: not JSON"),
+    (['{"problem": ' + "9" * 5000 + "}"], "a.jsonl:1: not JSON"),
+    ([GOOD, {**GOOD, "id": "b", "answer": ["1", 2]}], "a.jsonl:2: field 'answer' is not a text or a number"),
 ])
 def test_bad_rows_name_file_line_and_field(tmp_path, rows, said):
     with pytest.raises(M.InputError) as error:
@@ -149,24 +219,44 @@ def test_bad_rows_name_file_line_and_field(tmp_path, rows, said):
     assert said in str(error.value)
 
 
-def test_gold_is_optional_on_request_and_checked_by_the_callers_rule(tmp_path):
-    path = write(tmp_path / "a.jsonl", {"problem": "p"}, {"problem": "p", "answer": "x", "id": "b"})
-    assert M.read_problems(path, gold=False)[0]["answer"] is None
-    with pytest.raises(M.InputError, match=r"a.jsonl:2: field 'answer' 'x': unreadable"):
-        M.read_problems(path, gold=False, check=lambda answer: "unreadable")
+def test_gold_is_optional_on_request_but_always_checked(tmp_path, capsys):
+    path = write(tmp_path / "a.jsonl", {"problem": "p"}, {"problem": "p", "answer": "$ $", "id": "b"}, {**GOOD, "id": "c"})
+    with pytest.raises(M.InputError, match=r"a.jsonl:2: field 'answer'"):
+        M.read_problems(path, gold=False)
+    assert [r["answer"] for r in M.read_problems(path, gold=False, skip=True)] == [None, "1"]
+    assert "1 problems skipped" in capsys.readouterr().out
+    assert [r["id"] for r in M.read_problems(path, skip=True)] == ["c"]
+    with pytest.raises(M.InputError, match="no problems"):
+        M.read_problems(write(tmp_path / "b.jsonl", {"problem": "p"}), skip=True)
+
+
+@pytest.mark.parametrize("change, field", [
+    ({"responses": "5"}, "responses"), ({"responses": []}, "responses"), ({"responses": [1]}, "responses"),
+    ({"responses": [None]}, "responses"), ({}, "responses"), ({"finished": ["no"]}, "finished"),
+    ({"finished": [True, True]}, "finished"), ({"tokens": [1.5]}, "tokens"), ({"tokens": 3}, "tokens"),
+])
+def test_samples_files_are_checked_field_by_field(tmp_path, change, field):
+    row = {**GOOD, **({"responses": ["a"]} if change else {}), **change}
+    with pytest.raises(M.InputError, match=f"a.jsonl:3: field '{field}'"):
+        M.read_problems(write(tmp_path / "a.jsonl", {**GOOD, "responses": ["a"], "id": "x"}, "", row), samples=True)
+
+
+def test_samples_of_another_engine_may_lack_finished_and_tokens(tmp_path):
+    row, = M.read_problems(write(tmp_path / "a.jsonl", {**GOOD, "responses": ["a", "b"]}), samples=True)
+    assert row["finished"] == row["tokens"] == [None, None]
 
 
 def test_read_jsonl_requires_fields_and_round_trips(tmp_path):
     rows = [{"a": 1, "b": "é"}, {"a": 0, "b": "line\nend"}]
     M.write_jsonl(tmp_path / "new" / "x.jsonl", rows[:1])
     M.write_jsonl(tmp_path / "new" / "x.jsonl", rows[1:], append=True)
-    assert M.read_jsonl(tmp_path / "new" / "x.jsonl", ("a", "b")) == rows
+    assert [row for _, row in M.read_jsonl(tmp_path / "new" / "x.jsonl", ("a", "b"))] == rows
     with pytest.raises(M.InputError, match=r"x.jsonl:1: field 'c' is missing"):
         M.read_jsonl(tmp_path / "new" / "x.jsonl", ("c",))
     with pytest.raises(M.InputError, match="no such file"):
         M.read_jsonl(tmp_path / "nowhere.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b'{"a": "\xe9"}\n')
-    with pytest.raises(M.InputError, match="not UTF-8"):
+    with pytest.raises(M.InputError, match="utf-8"):
         M.read_jsonl(tmp_path / "latin.jsonl")
 
 
@@ -205,7 +295,7 @@ def test_public_data_sets(shared):
 def test_save_and_load_round_trip(tmp_path, tiny_qwen2):
     model, tokenizer = M.load(tiny_qwen2)
     for step in (1, 2):                                     # the second save replaces the first
-        M.save(model, tokenizer, tmp_path / "last", extra={"trainer.pt": {"step": step}})
+        M.save(model, tokenizer, tmp_path / "last", {"step": step})
     again, tokens = M.load(tmp_path / "last")
     assert torch.load(tmp_path / "last" / "trainer.pt") == {"step": 2}
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
@@ -215,7 +305,7 @@ def test_save_and_load_round_trip(tmp_path, tiny_qwen2):
 
 def test_a_save_that_dies_leaves_the_old_checkpoint(tmp_path, tiny_qwen2, monkeypatch):
     model, tokenizer = M.load(tiny_qwen2)
-    M.save(model, tokenizer, tmp_path / "last", extra={"trainer.pt": 1})
+    M.save(model, tokenizer, tmp_path / "last", 1)
 
     real = M.os.rename
     for deadly in ("write", "first rename", "second rename"):
@@ -234,10 +324,10 @@ def test_a_save_that_dies_leaves_the_old_checkpoint(tmp_path, tiny_qwen2, monkey
             patch.setattr(M.os, "rename", rename)
             if deadly == "write":
                 patch.setattr(torch, "save", save)
-            M.save(model, tokenizer, tmp_path / "last", extra={"trainer.pt": 2})
+            M.save(model, tokenizer, tmp_path / "last", 2)
         assert (tmp_path / "last").exists() == (deadly != "second rename")
         assert M.has_checkpoint(tmp_path / "last") and torch.load(tmp_path / "last" / "trainer.pt") == 1
-    M.save(model, tokenizer, tmp_path / "last", extra={"trainer.pt": 3})
+    M.save(model, tokenizer, tmp_path / "last", 3)
     assert torch.load(tmp_path / "last" / "trainer.pt") == 3
     assert [p.name for p in tmp_path.iterdir()] == ["last"]
 
@@ -268,12 +358,13 @@ def test_run_main_lets_faults_of_the_program_through():
         M.run_main(lambda: 1 / 0)
 
 
-@pytest.mark.parametrize("change, word", [({"final_logit_softcapping": 30.0}, "softcapping"),
-                                          ({"logit_scale": 0.06}, "logit_scale")])
-def test_check_head_refuses_logits_that_our_losses_do_not_compute(change, word):
-    from transformers import LlamaConfig, LlamaForCausalLM
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
-             "vocab_size": 9}
-    M.check_head(LlamaForCausalLM(LlamaConfig(**sizes)))
-    with pytest.raises(M.InputError, match=word):
-        M.check_head(LlamaForCausalLM(LlamaConfig(**sizes, **change)))
+@pytest.mark.parametrize("change", [{"final_logit_softcapping": 30.0}, {"logit_scale": 0.06}])
+def test_check_model_refuses_logits_that_our_losses_do_not_compute(change):
+    from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "head_dim": 8,
+             "num_key_value_heads": 1, "vocab_size": 29}
+    M.check_model(LlamaForCausalLM(LlamaConfig(**sizes)).eval())
+    odd = Gemma2ForCausalLM(Gemma2Config(**sizes, **change)) if "final" in str(change) else CohereForCausalLM(
+        CohereConfig(**sizes, **change))
+    with pytest.raises(M.InputError, match="hidden @ head.T"):
+        M.check_model(odd.eval())

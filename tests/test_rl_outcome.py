@@ -92,17 +92,17 @@ def test_per_response_mean_and_sum():
 
 def test_learning_rate():
     args = argparse.Namespace(lr=8.0, schedule="linear", warmup=2, steps=4)
-    assert [rl.learning_rate(s, args) for s in range(4)] == [4, 6, 4, 2]
+    assert [models.learning_rate(s, args.steps, args) for s in range(4)] == [4, 6, 4, 2]
     args.schedule = "constant"
-    assert [rl.learning_rate(s, args) for s in range(4)] == [4, 8, 8, 8]
+    assert [models.learning_rate(s, args.steps, args) for s in range(4)] == [4, 8, 8, 8]
 
 
 def test_take_goes_through_every_item_once_an_epoch():
-    drawn = [x for step in range(14) for x in rl.take(list("abcdefg"), 4, step, seed=3)]
+    drawn = [x for step in range(1, 15) for x in rl.take(list("abcdefg"), 4, step, seed=3)]
     for epoch in range(8):
         assert sorted(drawn[7 * epoch:7 * epoch + 7]) == list("abcdefg")
     assert drawn[:7] != drawn[7:14] or drawn[7:14] != drawn[14:21]
-    assert len(rl.take([1, 2], 5, 0, 0)) == 5                   # fewer items than a step wants
+    assert len(rl.take([1, 2], 5, 1, 0)) == 5                   # fewer items than a step wants
 
 
 # ---------------------------------------------------------------- log-probs and updates on tiny random models
@@ -148,19 +148,25 @@ def test_first_ratio_is_exactly_one(tiny_qwen2, ratio, max_tokens):
     policy, batch = random_trajectories(tiny_qwen2)
     args = update_args(ratio=ratio, max_tokens=max_tokens)
     rl.set_logprobs(policy, None, [batch], args)
-    optimizer, masters = rl.make_optimizer(policy, args, None)
-    assert rl.update(policy, optimizer, masters, batch, 1e-3, args)["ratio"].tolist() == [1.0] * 4
-    assert rl.update(policy, optimizer, masters, batch, 1e-3, args)["ratio"].tolist() != [1.0] * 4
+    optimizer, masters = adam(policy, args)
+    assert rl.update(policy, optimizer, batch, 1e-3, args)["ratio"].tolist() == [1.0] * 4
+    assert rl.update(policy, optimizer, batch, 1e-3, args)["ratio"].tolist() != [1.0] * 4
+
+
+def adam(policy, args):
+    """-> (optimizer, its float32 weights)"""
+    optimizer = models.make_optimizer(policy, args.lr, args.offload in ("optimizer", "both"))
+    return optimizer, optimizer.param_groups[0]["params"]
 
 
 def gradients_after(path, args):
     """Weights after one SGD-like look: the gradient that update() hands to the optimizer."""
     policy, batch = random_trajectories(path)
     rl.set_logprobs(policy, None, [batch], args)
-    optimizer, masters = rl.make_optimizer(policy, args, None)
+    optimizer, masters = adam(policy, args)
     seen = []
     optimizer.step = lambda: seen.extend(w.grad.clone() for w in masters)
-    rl.update(policy, optimizer, masters, batch, 1e-3, args)
+    rl.update(policy, optimizer, batch, 1e-3, args)
     return seen
 
 
@@ -180,9 +186,9 @@ def test_a_bf16_policy_keeps_its_small_updates(chain):
     args = update_args(lr=1e-6)
     batch = [rl.Trajectory({}, [2], [ONE, WAIT, RIGHT, END], True, advantage=torch.tensor(1.0))]
     rl.set_logprobs(policy, None, [batch], args)
-    optimizer, masters = rl.make_optimizer(policy, args, None)
+    optimizer, masters = adam(policy, args)
     before = [w.clone() for w in masters]
-    rl.update(policy, optimizer, masters, batch, 1e-6, args)
+    rl.update(policy, optimizer, batch, 1e-6, args)
     assert all(w.dtype == torch.float32 for w in masters)
     assert any((w != b).any() for w, b in zip(masters, before))
     assert all(torch.equal(p, w.bfloat16()) for p, w in zip(policy.parameters(), masters))
@@ -196,8 +202,8 @@ def test_a_better_response_becomes_likelier_and_a_worse_one_less_likely(chain):
     rl.set_logprobs(policy, None, [[good, bad]], args)
     before = [t.logp[0].item() for t in (good, bad)]
     assert before == pytest.approx([torch.tensor(.5).log().item()] * 2, abs=1e-3)
-    optimizer, masters = rl.make_optimizer(policy, args, None)
-    rl.update(policy, optimizer, masters, [good, bad], 1e-3, args)
+    optimizer, masters = adam(policy, args)
+    rl.update(policy, optimizer, [good, bad], 1e-3, args)
     rl.set_logprobs(policy, None, [[good, bad]], args)
     assert good.logp[0].item() > before[0] and bad.logp[0].item() < before[1]
 
@@ -207,9 +213,9 @@ def test_a_gradient_that_is_not_finite_changes_nothing(chain):
     args = update_args()
     batch = [rl.Trajectory({}, [2], [ONE, END], True, advantage=torch.tensor(float("nan")))]
     rl.set_logprobs(policy, None, [batch], args)
-    optimizer, masters = rl.make_optimizer(policy, args, None)
+    optimizer, masters = adam(policy, args)
     before = copy.deepcopy(policy.state_dict())
-    assert rl.update(policy, optimizer, masters, batch, 1e-3, args)["skipped"]
+    assert rl.update(policy, optimizer, batch, 1e-3, args)["skipped"]
     assert same_weights(before, policy.state_dict()) and not optimizer.state
 
 
@@ -259,7 +265,7 @@ def test_responses_are_cut_and_rewarded(chain, problems):
     for t in found:
         assert t.finished == (t.ids[-1] == END) and END not in t.ids[:-1]
         last = [i for i in t.ids if i in (ONE, TWO)][-1]
-        assert t.reward == (1 if t.finished and last == ONE else -1) and t.solved == (t.reward > 0)
+        assert t.reward == (1 if t.finished and last == ONE else -1) and rl.solves(t)[-1] == (last == ONE)
         assert t.finished or t.rewards[-1] == -1
     other = rl.sample_trajectories(policy, tokenizer, models.read_problems(problems), 4, 0.7, args, 2)
     assert [t.ids for t in found] != [t.ids for t in other]
@@ -270,9 +276,9 @@ def test_responses_are_cut_and_rewarded(chain, problems):
 
 def scored(text, gold="1", finished=True):
     t = rl.Trajectory({"answer": gold}, [1], [1, 2], finished, actions=verifier.parse_actions(text))
+    t.right = [reward > 0 for reward in verifier.action_rewards(t.actions, gold, True)]
     t.rewards = verifier.action_rewards(t.actions, gold, finished)
     t.reward = verifier.outcome_reward(t.actions, gold, finished)
-    t.solved = t.reward > 0
     return t
 
 
@@ -291,16 +297,6 @@ def test_behaviour_by_hand():
               "CIR": 1 / 2, "no_verdict": 1 / 6, "trials": 6 / 4, "finished": 3 / 4, "tokens": 2}
     assert found == pytest.approx(wanted)
     assert rl.behaviour([scored(S1)])["VA"] is None             # no verification: undefined, not 0
-
-
-def test_progress_bonus(chain, problems):
-    policy, tokenizer = models.load(chain)
-    args = argparse.Namespace(progress_bonus=0.5)
-    rewards = []
-    for first, last in ((TWO, ONE), (ONE, TWO), (ONE, ONE)):
-        ids = [first, WAIT, WRONG, 7, last, WAIT, RIGHT, END]
-        rewards.append(rl.score(rl.Trajectory({"answer": "1"}, [2], ids, True), tokenizer, args).reward)
-    assert rewards == [1 + 0.5 * 2, -1 - 0.5 * 2, 1]
 
 
 # ---------------------------------------------------------------- whole runs on the chain
@@ -404,8 +400,8 @@ def write_samples(path):
 
 def test_offline(chain, tmp_path):
     args = rl.parse_args(["--model", chain, "--out", "x", "--offline", str(write_samples(tmp_path / "s.jsonl"))])
-    tokenizer = models.load(chain)[1]
-    data = rl.read_offline(tokenizer, END, args)
+    data = rl.read_offline(*models.load(chain), args)
+    rl.set_bin_baselines(data)
     assert len(data) == 4 * 8                                   # accuracies 1/8, 2/8, 4/8, 5/8 lie in [0.1, 0.7]
     assert {round(t.problem["accuracy"], 3): round(t.baseline, 3) for t in data} == {
         .125: -.75, .25: -.5, .5: 0, .625: .25}                 # 2 * accuracy - 1: every bin has one problem
@@ -419,13 +415,17 @@ def test_offline(chain, tmp_path):
     assert logp[1] > logp[0] + 0.05                             # the right first answer became likelier
 
 
+def rejected(t):
+    return rl.rejected(t, argparse.Namespace(max_new_tokens=100))
+
+
 def test_rejection_rules_of_the_offline_variant():
-    assert rl.rejected(scored(S2 + NO + RETRY + S1 + OK)) is None
-    assert "verify" in rl.rejected(scored(S2 + NO + RETRY + S1))
-    assert "goes on" in rl.rejected(scored(S1 + OK + RETRY + S1 + OK))
-    assert rl.rejected(scored(S2 + OK + RETRY + S1 + OK)) is None           # accepted wrongly, then mended
-    assert "20" in rl.rejected(scored((S2 + NO + RETRY) * 10 + S1 + OK))
-    assert rl.rejected(scored((S2 + NO + RETRY) * 9 + S1 + OK)) is None
+    assert rejected(scored(S2 + NO + RETRY + S1 + OK)) is None
+    assert "verify" in rejected(scored(S2 + NO + RETRY + S1))
+    assert "goes on" in rejected(scored(S1 + OK + RETRY + S1 + OK))
+    assert rejected(scored(S2 + OK + RETRY + S1 + OK)) is None           # accepted wrongly, then mended
+    assert "20" in rejected(scored((S2 + NO + RETRY) * 10 + S1 + OK))
+    assert rejected(scored((S2 + NO + RETRY) * 9 + S1 + OK)) is None
 
 
 def test_accuracy_filter(chain, tmp_path):
@@ -434,10 +434,10 @@ def test_accuracy_filter(chain, tmp_path):
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     args = rl.parse_args(["--model", chain, "--data", str(tmp_path / "s.jsonl"), "--samples", str(tmp_path / "s.jsonl"),
                           "--out", "x", "--min-acc", "0.25", "--max-acc", "0.9"])
-    assert [row["id"] for row in rl.read_data(None, END, args)] == ["1", "2"]
+    assert [row["id"] for row in rl.read_data(*models.load(chain), args)[0]] == ["1", "2"]
     args.min_acc = 0.6
     with pytest.raises(models.InputError, match="nothing is left"):
-        rl.read_data(None, END, args)
+        rl.read_data(*models.load(chain), args)
 
 
 # ---------------------------------------------------------------- bad input

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from chain import AGAIN, END, ONE, RIGHT, TWO, WAIT, WRONG, flags, save_chain, save_problems
-from test_rl_outcome import NO, OK, RETRY, S1, S2, read, run as _, same_weights, untimed, weights, write_samples
+from test_rl_outcome import NO, OK, RETRY, S1, S2, adam, read, run as _, same_weights, untimed, weights, write_samples
 
 import model as models
 import rl_process as rl
@@ -141,8 +141,13 @@ def test_the_other_baselines_by_hand(batch):
 
 def test_bonus(batch):
     found = batch()
-    assert rl.bonus([-1, 1, 1, 1]) == [1, 1, 2, 2]              # the retry mends; its check is of a right solution
-    assert rl.bonus([1, -1, -1, 1]) == [1, 2, 2, 1] and rl.bonus([-1, 1, -1, 1]) == [1, 1, 1, 1]
+    assert rl.bonus(found[0]) == [1, 1, 2, 2]                   # the retry mends; its check is of a right solution
+    for right, wanted in (([True, False, False, True], [1, 2, 2, 1]), ([False, True, False, True], [1, 1, 1, 1])):
+        found[0].right = right                                  # right, doubted, wrong, refuted; wrong twice
+        assert rl.bonus(found[0]) == wanted
+    found = batch(end_token="own")
+    assert rl.bonus(found[0]) == [1, 1, 2, 2, 1] and rl.bonus(found[2]) == [1, 1, 1]    # <end> is never doubled
+    found = batch()
     rl.set_advantages(found, None, score_args(bonus=True))
     assert found[0].advantage.tolist() == pytest.approx([-1 / 2, 2 / 3, 0, 2])
 
@@ -152,7 +157,16 @@ def test_who_owns_the_stop_token(batch):
     assert a.owner == [0, 1, 1, 2, 2, 3, 3, 4] and a.rewards == [-1, 1, 1, 1, 1]        # reward R_o
     assert c.owner[-1] == 2 and c.rewards == [-1, -1, -1]
     assert d.owner[-1] == 3 and len(d.rewards) == 4             # unfinished: there is no stop token
-    assert len(rl.leave_one_out([a.rewards, b.rewards])[0]) == 5
+    assert rl.places(a) == [0, 1, 2, 3, "end"] and rl.places(d) == [0, 1, 2, 3]
+    assert rl.groups(c, "running") == [(), (-1,), ("end", -1, -1)]
+    c.problem["accuracy"] = 0.25
+    assert rl.groups(c, "bin-position") == [(2, 0), (2, 1), (2, "end")]
+    assert rl.groups(c, "bin-context") == [(2, ()), (2, (-1,)), (2, ("end", -1, -1))]
+    found = [a, b, c, d]
+    for t in found:
+        t.logp = t.logp_ref = torch.zeros(len(t.ids))
+    rl.set_advantages(found, rl.ContextBaseline(), score_args(baseline="rloo"))
+    assert [t.advantage[-1].item() for t in found] == [0, 0, -1, -1]    # <end> against <end>, check against check
     a, b, c, d = batch(end_token="free")
     assert a.owner[-1] == -1 and len(a.rewards) == 4 and d.owner[-1] == 3
     assert rl.behaviour([a])["trials"] == 2
@@ -189,10 +203,10 @@ def test_first_ratio_is_one_and_micro_batches_do_not_matter(chain, batch, more):
         found = batch(**{k: v for k, v in more.items() if k == "end_token"})
         rl.set_logprobs(policy, None, [found], args)
         rl.set_advantages(found, None, args)
-        optimizer, masters = rl.make_optimizer(policy, args, None)
+        optimizer, masters = adam(policy, args)
         seen = []
         optimizer.step = lambda: seen.extend(w.grad.clone() for w in masters)
-        ratio = rl.update(policy, optimizer, masters, found, 1e-3, args)["ratio"]
+        ratio = rl.update(policy, optimizer, found, 1e-3, args)["ratio"]
         assert ratio.tolist() == [1.0] * sum(len(t.rewards) for t in found)
         gradients.append(seen)
     assert max(g.abs().max() for g in gradients[0]) > 1e-3
@@ -208,8 +222,8 @@ def test_the_stop_token_gets_a_gradient_or_none(chain, end_token, moves):
     rl.score(t, models.load(chain)[1], args)
     rl.set_logprobs(policy, None, [[t]], args)
     t.advantage = torch.ones(len(t.rewards))
-    optimizer, masters = rl.make_optimizer(policy, args, None)
-    rl.update(policy, optimizer, masters, [t], 1e-2, args)
+    optimizer, masters = adam(policy, args)
+    rl.update(policy, optimizer, [t], 1e-2, args)
     with torch.no_grad():
         after = (policy(torch.tensor([[2, TWO, WAIT, WRONG]])).logits[0, -1] / 0.7).softmax(-1)[END].item()
     assert (after > 0.32) == moves and after > 0.25             # 0.3 before

@@ -50,7 +50,7 @@ def encoded(path, row=ROW, **flags):
     model, tokenizer = models.load(path, "cpu", "fp32")
     args = SimpleNamespace(**{"isc": False, "no_mask": False, "kl_on": "trained", **flags})
     end = models.stop_ids(model, tokenizer)[0]
-    return sft.encode(row, tokenizer, end, args), tokenizer, end
+    return sft.to_example(row, tokenizer, end, args), tokenizer, end
 
 
 # ---------------------------------------------------------------- the mask
@@ -178,8 +178,8 @@ def test_gradient_equals_the_plain_formula(name, max_tokens, request, monkeypatc
     got = []
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
     monkeypatch.setattr(optimizer, "step", lambda: got.extend(p.grad.clone() for p in policy.parameters()))
-    args = SimpleNamespace(kl_coef=0.3, max_tokens=max_tokens, max_grad_norm=1e9, dtype="fp32")
-    record = sft.update(policy, base, optimizer, examples, args)
+    args = SimpleNamespace(kl_coef=0.3, max_tokens=max_tokens, max_grad_norm=1e9, grad_checkpointing=False)
+    record = sft.update(policy, base, optimizer, examples, 0.0, args)
     assert record["loss"] == pytest.approx(loss.item(), rel=1e-5) and record["kl"] > 0
     assert record["trained_tokens"] == sum(sum(e.trained) for e in examples)
     for a, b in zip(got, want):
@@ -203,17 +203,17 @@ def test_held_out_losses_by_type(tiny_qwen2):
 def test_micro_batches():
     examples = [sft.Example([0] * n, [], [], []) for n in (10, 100, 95, 30, 90, 29, 9, 70)]
     groups = sft.micro_batches(examples, 250)
-    assert [[len(e.ids) for e in g] for g in groups] == [[100, 95], [90], [70], [30, 29], [10, 9]]
+    assert [[len(e) for e in g] for g in groups] == [[9, 10, 29, 30], [70, 90], [95, 100]]
     assert sft.micro_batches(examples[:1], 1) == [examples[:1]]  # longer than the budget: alone
 
 
 def test_learning_rate():
     args = SimpleNamespace(lr=1.0, warmup=4, schedule="linear")
-    assert [sft.learning_rate(s, 10, args) for s in (0, 3, 5, 9)] == pytest.approx([0.25, 0.7, 0.5, 0.1])
+    assert [models.learning_rate(s, 10, args) for s in (0, 3, 5, 9)] == pytest.approx([0.25, 0.7, 0.5, 0.1])
     args.schedule = "cosine"
-    assert [sft.learning_rate(s, 10, args) for s in (5, 10)] == pytest.approx([0.5, 0.0])
+    assert [models.learning_rate(s, 10, args) for s in (5, 10)] == pytest.approx([0.5, 0.0])
     args.schedule, args.warmup = "constant", 0
-    assert [sft.learning_rate(s, 10, args) for s in (0, 9)] == [1.0, 1.0]
+    assert [models.learning_rate(s, 10, args) for s in (0, 9)] == [1.0, 1.0]
 
 
 # ---------------------------------------------------------------- stage 0
@@ -326,15 +326,9 @@ def test_build_kinds_and_problem_keys(built):
     assert "problem-solving 6" in rows["p"]["actions"][1]["text"]
 
 
-def test_build_from_the_toy_world_and_from_solutions(tmp_path):
-    row = {**sample("t", "80", ["80", "80", "82", "80", "80"]), "problem": "Solve 7x+133=693",
-           "solution": "Just \\boxed{80}"}
-    samples = write(tmp_path / "samples.jsonl", [row])
-    keep = ("--keep", 1, 1, 1, 1)
-    run("build", "--samples", samples, "--verifications", "toy", "--out", tmp_path / "a.jsonl", *keep)
-    actions = json.loads((tmp_path / "a.jsonl").read_text())["actions"]
-    text = actions[1]["text"]
-    assert text.startswith(f"{WAIT}\n\nCheck: 7*82=574. 574+133=707.") and text.endswith(f" {NO}\n\n"), text
+def test_build_from_original_solutions(tmp_path):
+    row = {"id": "t", "problem": "Solve 7x+133=693", "answer": "80", "solution": "Just \\boxed{80}"}
+    samples = write(tmp_path / "problems.jsonl", [row])
     run("build", "--samples", samples, "--original-solutions", "--out", tmp_path / "b.jsonl")
     actions = json.loads((tmp_path / "b.jsonl").read_text())["actions"]
     assert actions == [{"type": "solve", "text": "Just \\boxed{80}"}]
@@ -342,8 +336,8 @@ def test_build_from_the_toy_world_and_from_solutions(tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     ({"answer": ""}, "samples.jsonl:2: field 'answer'"),
-    ({"responses": "5"}, "samples.jsonl:2: field 'responses' must be a list of texts"),
-    ({"finished": [True]}, "samples.jsonl:2: field 'finished' must have one entry for each response"),
+    ({"responses": "5"}, "samples.jsonl:2: field 'responses'"),
+    ({"finished": [True]}, "samples.jsonl:2: field 'finished'"),
     ({"problem": None}, "samples.jsonl:2: field 'problem' is missing"),
     ({"id": "a"}, "samples.jsonl:2: field 'id' repeats"),
 ])
@@ -358,9 +352,10 @@ def test_build_refuses_bad_samples(tmp_path, change, message):
 
 def test_an_error_is_one_line(run_script, tmp_path):
     samples = write(tmp_path / "samples.jsonl", [sample("a", "5", ["5"] * 5), sample("b", "", ["5"] * 5)])
-    done = run_script("sft.py", "build", "--samples", samples, "--verifications", "toy", "--out", "out.jsonl")
+    write(tmp_path / "checks.jsonl", [check("a", "5", YES)])
+    done = run_script("sft.py", "build", "--samples", samples, "--verifications", "checks.jsonl", "--out", "out.jsonl")
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("error: ") and "samples.jsonl:2: field 'answer' is empty" in done.stderr
+    assert done.stderr.startswith("error: ") and "samples.jsonl:2: field 'answer'" in done.stderr
 
 
 def test_build_refuses_bad_verifications_and_to_overwrite(tmp_path, monkeypatch):
@@ -372,9 +367,10 @@ def test_build_refuses_bad_verifications_and_to_overwrite(tmp_path, monkeypatch)
     for flags, message in [
             (["--verifications", bad, "--out", "x.jsonl"], "bad.jsonl:2: field 'id' or 'problem' is needed"),
             (["--out", "x.jsonl"], "--verifications is needed"),
-            (["--verifications", "toy", "--out", "x.jsonl"], "not a problem of the toy world"),
+            (["--verifications", "nowhere.jsonl", "--out", "x.jsonl"], "nowhere.jsonl: no such file"),
+            (["--verifications", good, "--out", good, "--force"], "good.jsonl is the input"),
             (["--verifications", good, "--out", "x.jsonl", "--keep", 1], "--wrong-share and --keep"),
-            (["--original-solutions", "--out", "x.jsonl"], "field 'solution' is missing"),
+            (["--original-solutions", "--out", "x.jsonl"], "field 'solution'"),
             (["--verifications", good, "--out", "x.jsonl", "--max-chars", 3], "no trajectory is left"),
             (["--verifications", good, "--out", "old.jsonl"], "old.jsonl exists already")]:
         with pytest.raises(models.InputError) as error:
@@ -459,12 +455,13 @@ def test_bf16_weights_learn_from_steps_too_small_for_bf16(tmp_path, tiny_llama):
     """A step of 1e-5 is lost on most bf16 weights of 0.3 (steps there are 2e-3), not on the copies."""
     policy = models.load(tiny_llama, "cpu", "bf16")[0]
     first = policy.lm_head.weight.detach().clone()
-    args = SimpleNamespace(lr=1e-5, offload="optimizer", kl_coef=0, max_tokens=10**6, max_grad_norm=1.0)
-    optimizer, weights = sft.make_optimizer(policy, args, None)
+    args = SimpleNamespace(kl_coef=0, max_tokens=10**6, max_grad_norm=1.0, grad_checkpointing=False)
+    optimizer = models.make_optimizer(policy, 1e-5, on_host=True)
+    weights = optimizer.param_groups[0]["params"]
     assert policy.dtype == torch.bfloat16 and {w.dtype for w in weights} == {torch.float32}
     examples = toy_examples(tiny_llama)
     for _ in range(20):
-        sft.update(policy, None, optimizer, examples, args)
+        sft.update(policy, None, optimizer, examples, 1e-5, args)
         assert all(p.grad is None for p in policy.parameters())
     head = weights[[name for name, _ in policy.named_parameters()].index("lm_head.weight")]
     assert (head - first).abs().max().item() == pytest.approx(20 * 1e-5, rel=0.2)
@@ -500,4 +497,4 @@ def test_train_refuses_when_nothing_is_left(tmp_path, tiny_qwen2, capsys):
     flags = ("--model", tiny_qwen2, "--data", trajectories(tmp_path, 3), "--out", tmp_path / "run")
     with pytest.raises(models.InputError, match="no trajectory to train on"):
         run("train", *flags, "--max-length", 5)
-    assert "3 too long" in capsys.readouterr().out
+    assert "3 over 5 tokens" in capsys.readouterr().out
