@@ -1,10 +1,7 @@
 """What every stage needs and none is about: models, prompts, problem files, run folders, the optimizer.
 
     model, tokenizer = load("Qwen/Qwen2.5-Math-1.5B")          # or a folder, such as toy/base
-    ids = prompt_ids(tokenizer, "Solve 7x+133=693")
     rows = read_problems("test.jsonl")                          # or ("HuggingFaceH4/MATH-500", "test")
-    run = Run(args)                                             # --out: refuse, resume, log, save, Ctrl-C
-    optimizer = make_optimizer(model, args.lr)                  # AdamW on float32 weights
 
 Nothing here samples, trains or judges: a reader of the paper may skip this file. Bad input becomes one line
 `error: FILE:LINE: field 'x' ...` and exit status 2.
@@ -68,19 +65,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind, least, most=math.inf):
-    """A `type=` for flags: an int or float in [least, most].
-
-    >>> number(int, 1)("8")
-    8
-    """
+    """A `type=` for flags: an int or float in [least, most], never inf or nan."""
     def parse(text):
-        try:
-            if least <= kind(text) <= most and math.isfinite(kind(text)):
-                return kind(text)
-        except (ValueError, OverflowError):
-            pass
-        name = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {name} from {least:g} to {most:g}")
+        value = kind(text)
+        if not (least <= value <= most and value < math.inf):
+            raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
+        return value
+    parse.__name__ = kind.__name__                # argparse says "invalid int value"
     return parse
 
 
@@ -102,8 +93,7 @@ def load(name_or_path, device="auto", dtype="auto"):
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     tokenizer, config = load_tokenizer(name_or_path), _pretrained(AutoConfig, name_or_path)
     for part in (config, config.get_text_config()):
-        dropouts = [name for name in vars(part) if re.search("dropout|drop$", name)]
-        vars(part).update(dict.fromkeys(dropouts, 0.0))
+        vars(part).update({name: 0.0 for name in vars(part) if re.search("dropout|drop$", name)})
     model, report = _pretrained(AutoModelForCausalLM, name_or_path, config=config, dtype=dtype,
                                 output_loading_info=True)
     if absent := [*report["missing_keys"], *report["mismatched_keys"]]:
@@ -320,10 +310,9 @@ def _hub_rows(source, split):
         data = datasets.load_dataset(name, config or None, split=split)
     except Exception as error:  # network, unknown name, unknown split: all are for the user to mend
         raise InputError(f"{source}: no such file, and `datasets` cannot load it: {error}") from None
-    if isinstance(data, dict):
-        if len(data) != 1:
-            raise InputError(f"{source}: say which split with --split: {', '.join(data)}")
-        data = next(iter(data.values()))
+    if isinstance(data, dict) and len(data) > 1:
+        raise InputError(f"{source}: say which split with --split: {', '.join(data)}")
+    data = [*data.values()][0] if isinstance(data, dict) else data
     return [(f"{source}:{place}", row) for place, row in enumerate(data, 1)]
 
 
