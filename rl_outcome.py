@@ -39,14 +39,15 @@ def parse_args(argv=None):
     add, count, share, rate = parser.add_argument, number(int, 1), number(float, 0, 1), number(float, 0)
     # files
     add("--model", required=True, help="the SFT model, folder or hub name: first policy and reference")
-    add("--data", help="problems: file, folder or datasets name (not with --offline)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", help="problems: file, or folder or name for datasets")
+    source.add_argument("--offline", metavar="SAMPLES", help="learn from this samples file without rollouts")
     add("--split", help="split of --data")
     add("--out", required=True, help="run folder, the only place written to")
     add("--eval-data", help="held-out problems for greedy evaluation, which picks best/")
     add("--samples", help="samples file whose accuracy per problem filters --data")
     add("--min-acc", type=share, help="of --samples or --offline: least accuracy of a problem (0.1)")
     add("--max-acc", type=share, help="greatest (0.9; with --offline 0.7)")
-    add("--offline", metavar="SAMPLES", help="learn from this samples file without rollouts")
     # algorithm
     add("--steps", type=count, default=500, help="rollouts (500)")
     add("--prompts-per-step", type=count, default=64, help="P, problems per rollout (64)")
@@ -79,8 +80,6 @@ def parse_args(argv=None):
     add("--resume", action="store_true", help="go on from --out/last")
     add("--force", action="store_true", help="throw away the run in --out")
     args = parser.parse_args(argv)
-    if bool(args.data) == bool(args.offline):
-        raise InputError("one of --data and --offline is needed")
     if not (args.samples or args.offline or args.min_acc is None and args.max_acc is None):
         raise InputError("--min-acc and --max-acc filter by --samples or --offline, and there is none")
     args.min_acc = 0.1 if args.min_acc is None else args.min_acc
@@ -299,10 +298,11 @@ def set_bin_baselines(data):
     """App. F: the baseline of a stored response is the mean reward at problems of its accuracy, in tenths."""
     bins = defaultdict(list)
     for t in data:
-        bins[int(10 * t.problem["accuracy"])].append(t.reward)
-    for t in data:
-        rewards = bins[int(10 * t.problem["accuracy"])]
-        t.baseline = sum(rewards) / len(rewards)
+        bins[int(10 * t.problem["accuracy"])].append(t)
+    for group in bins.values():
+        mean = sum(t.reward for t in group) / len(group)
+        for t in group:
+            t.baseline = mean
 
 
 def set_advantages(trajectories, args):
@@ -333,15 +333,10 @@ def read_samples(path, args):
 
 def rejected(t, args):
     """App. F: why a stored trajectory is not learnt from, or None."""
-    if len(t.ids) > args.max_new_tokens:
-        return "too long"
-    if len(t.actions) > 20:
-        return "more than 20 actions"
-    if t.actions[-1].type == "solve":
-        return "not solve, verify, solve, verify"
-    if ("correct", True) in checks(t)[:-1]:
-        return "goes on after a right solution was found correct"
-    return None
+    reasons = {"too long": len(t.ids) > args.max_new_tokens, "more than 20 actions": len(t.actions) > 20,
+               "not solve, verify, solve, verify": t.actions[-1].type == "solve",
+               "goes on after a right solution was found correct": ("correct", True) in checks(t)[:-1]}
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def read_offline(policy, tokenizer, args):
@@ -477,11 +472,11 @@ def update(policy, optimizer, batch, lr, args):
 
 
 def check_updates(updates, policy, args):
-    """InputError where the first ratio of a rollout is not 1, or no update could be made."""
-    off, slack = (updates[0]["ratio"] - 1).abs().max().item(), 0 if policy.device.type == "cpu" else 0.05
+    """InputError where no update could be made, or the first ratio of a rollout is not 1."""
     if all(u["skipped"] for u in updates):
         raise InputError(f"the loss is not finite: try a lower --lr; {args.out}/last is the last good")
-    if off > slack and not args.offline:
+    off = (updates[0]["ratio"] - 1).abs().max().item()
+    if off > (0 if policy.device.type == "cpu" else 0.05) and not args.offline:
         raise InputError(f"the first ratio is off by {off:.2g}: the model scores a text anew each time")
 
 
