@@ -143,7 +143,9 @@ def test_a_run_killed_in_the_middle_of_rl_ends_as_if_it_had_not_been(finished, t
     with open(tmp_path / "log", "w") as log:
         process = start(folder, log)
         try:
-            while not (folder / RUN / "prl/last/trainer.pt").exists():         # written after every step
+            for _ in range(50 * LIMIT):
+                if (folder / RUN / "prl/last/trainer.pt").exists():            # written after every step
+                    break
                 assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
                 time.sleep(0.02)
         finally:
