@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import equivalence
 import verifier
 from verifier import (SOLVE_PHRASE, VERIFY_PHRASE, Action, action_ids, action_rewards, check_gold,
 compute_score,
@@ -178,7 +179,8 @@ def test_other_answers(kind, a, b):
 
 
 def test_doctests():
-    assert doctest.testmod(verifier).failed == 0 and doctest.testmod(verifier).attempted >= 7
+    found = [doctest.testmod(module) for module in (verifier, equivalence)]
+    assert sum(f.failed for f in found) == 0 and sum(f.attempted for f in found) >= 12
 
 
 # ------------------------------------------------------------------------------------------------ boxed
@@ -542,6 +544,6 @@ def test_gold_answers(shared, name):
     assert [gold for gold in golds if check_gold(gold) or not judge("\\boxed{" + gold + "}", gold)] == []
     some = golds[:400]
     same = [(a, b) for a, b in zip(some,
-    some[1:]) if verifier.clean(a) != verifier.clean(b) and is_equivalent(a, b)]
+    some[1:]) if equivalence.clean(a) != equivalence.clean(b) and is_equivalent(a, b)]
     assert len(same) <= 2, same
     # $-2$ and {-2}, 5 and x=5 are neighbours by chance

@@ -2,7 +2,8 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from verifier import (action_rewards, check_gold, clean, extract_boxed, is_equivalent, judge, outcome_reward,
+from equivalence import clean
+from verifier import (action_rewards, check_gold, extract_boxed, is_equivalent, judge, outcome_reward,
                       parse_actions, parse_verdict)
 
 PIECES = st.sampled_from(
