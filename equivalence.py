@@ -69,6 +69,7 @@ REWRITES = [(mark, re.compile(pattern), plain) for mark, pattern, plain in [
     ("\\", r"\\[,;:> ()\[\]]|\\(?:text\w*|mbox|mathrm)\s*\{[\s~]*\}", " "),
     ("~", "~", " "),
     ("{,}", r"\{,\}", ","),
+    ("angle", r"\\angle\s*\{([^{}]*)\}", r"\\angle \1 "),
     ("array", r"(\\begin\s*\{array\})\s*\{[clr| ]*\}", r"\1"),
     (" ", r" +(?![0-9A-Za-z ])|(?<![0-9A-Za-z ]) +", ""),           # not between letters or digits
     ("frac", r"\\frac ?(\d)", r"\\frac{\1}"),                               # \frac12
@@ -129,10 +130,9 @@ def spellings(table):
     return {spelling: meaning for meaning, line in table.items() for spelling in line.split()}
 
 
-FUNCTIONS = set("sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot "
-                "ln log lg exp".split())
 TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
-NAMED = {name: ("fn" if name in FUNCTIONS else "name", name) for name in list(FUNCTIONS) + (
+FUNCTIONS = TRIGONOMETRIC | set("sinh cosh tanh coth arcsin arccos arctan arccot ln log lg exp".split())
+NAMED = {name: ("fn" if name in FUNCTIONS else "name", name) for name in [*FUNCTIONS] + (
     "pi oo alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi "
     "chi psi omega varphi vartheta ell hbar Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega triangle ldots "
     "cdots dots aleph star odot nabla partial").split()}
@@ -257,12 +257,12 @@ def parse(text, units=()):
     sum = term (+ - pm term)*                term = factor (* | / | nothing, factor)*
     factor = sign* power                     power = atom (! | % | degree | ' | ^ exponent)*
 
-    Letters in `units` are words, not variables: the other answer has shown that they are units.
+    Kinds of tree: num name word based fn + * neg inv ^ ! % ° binom \sum \prod call ratio; br (brackets or a
+    matrix) list set set_of \cup \cap \setminus rel; \pm \mp, which become lists. Letters in `units` are words,
+    not variables: the other answer has shown that they are units.
 
-    >>> parse("x+2")[0]
-    ('+', ('name', 'x'), ('num', Fraction(2, 1), None))
-    >>> parse("(1,x]")[0]
-    ('br', '(', ']', ('num', Fraction(1, 1), None), ('name', 'x'))
+    >>> parse("(1,x+2]")[0]
+    ('br', '(', ']', ('num', Fraction(1, 1), None), ('+', ('name', 'x'), ('num', Fraction(2, 1), None)))
     """
     reader = Reader(tokens_of(text, units=units) + [("", "end of text")])
     tree = read_list(reader)
@@ -298,7 +298,7 @@ def read_side(r):
     """One side of a relation; f(3) alone on a side is a call: it names a value."""
     start = r.at
     items = [read_union(r)]
-    while r.take(":"):
+    while not r.bars and r.take(":"):
         items.append(read_union(r))
     if len(items) == 2:
         return ("ratio", *items)
@@ -563,11 +563,10 @@ def read_command(r, value):
 
 def read_angle(r):
     r"""\angle ABC has its vertex in the middle and reads the same from its other end, \angle CBA."""
-    braced, points = r.take("{"), []
+    points = []
     while r.tokens[r.at][0] == "name":
         r.at += 1
         points.append(r.tokens[r.at - 1][1] + read_subscript(r))
-    require(not braced or r.take("}"), "angle")
     return ("name", "angle " + " ".join(min(points, points[::-1]))) if points else read_atom(r)
 
 
@@ -613,11 +612,11 @@ POSITIVE = 3                # the first rows; in the others only what is real al
 
 @dataclasses.dataclass
 class Env:
-    """Where trees are evaluated: a value for every name, and how signs with two readings are read."""
-    steps: list                                  # [how many are left], shared by all points and readings
-    reading: str = ""                            # "percent": 5% is 1/20, "radians": 30° is pi/6, else 5 and
-    values: dict = dataclasses.field(default_factory=dict)      # 30; "log10": log is not ln
-    real: bool = False                           # roots and logs of negatives have no value
+    """Where trees are evaluated."""
+    steps: list             # [how many are left], shared by all points and readings
+    reading: str = ""       # "percent": 5% is 1/20, else 5; "radians": 30° is pi/6, else 30; "log10"
+    values: dict = dataclasses.field(default_factory=dict)      # of the names
+    real: bool = False      # roots and logs of negatives have no value
 
     def at(self, **changes):
         return dataclasses.replace(self, **changes)
@@ -866,9 +865,9 @@ def real_set(tree, name, env):
         return [], lambda x: True
     if kind == "br" and len(tree) == 5:
         low, high = rounded(value_of(tree[3], env)), rounded(value_of(tree[4], env))
-        require(low < high, "no interval")
-        return [low, high], lambda x: (low < x < high or (x == low and tree[1] == "[")
-                                       or (x == high and tree[2] == "]"))
+        require(low < high or env.values or tree[1:3] == ("[", "]"), "no interval")     # (a, b) may be one
+        return [low, high], lambda x: (low <= x <= high and (x != low or tree[1] == "[")
+                                       and (x != high or tree[2] == "]"))
     if kind == "set":
         members = [rounded(value_of(part, env)) for part in tree[1:]]
         return members, lambda x: x in members
@@ -925,13 +924,18 @@ def same_set(a, b, env):
     bound = [solved_name(a, names_a, b, names_b), solved_name(b, names_b, a, names_a)]
     if None not in bound and bound[0] != bound[1]:
         return False
-    for point in points_for((names_a | names_b) - set(bound), env)[:POSITIVE]:
-        ends_a, in_a = real_set(a, bound[0], point)
-        ends_b, in_b = real_set(b, bound[1], point)
+    parameters = (names_a | names_b) - set(bound)
+    told = not parameters
+    for point in points_for(parameters, env):
+        if told and point.real:                     # negative parameters only for sets that were empty so far
+            break
+        (ends_a, in_a), (ends_b, in_b) = real_set(a, bound[0], point), real_set(b, bound[1], point)
         env.pay(len(ends_a + ends_b) ** 2 // 4)
-        if any(in_a(x) != in_b(x) for x in probes(ends_a + ends_b)):
+        numbers = probes(ends_a + ends_b)
+        if any(in_a(x) != in_b(x) for x in numbers):
             return False
-    return True
+        told = told or any(in_a(x) for x in numbers)
+    return told
 
 
 def solved_name(tree, names, other, others):
@@ -1049,10 +1053,8 @@ def same_units(a, b):
 def same_answer(a, b):
     """is_equivalent for two cleaned texts. A reading that only one of them needs is tried both ways."""
     (x, units_x), (y, units_y) = parse(a), parse(b)
-    if units_x and not units_y:                                 # 5\text{ m} shows that m is a unit in "5m"
-        y, units_y = parse(b, tuple(units_x))
-    elif units_y and not units_x:
-        x, units_x = parse(a, tuple(units_y))
+    if units_x != units_y:                                      # 5\text{ m} shows that m is a unit in "5m"
+        (x, units_x), (y, units_y) = parse(a, tuple(units_y)), parse(b, tuple(units_x))
     steps = [STEPS]
     return same_units(units_x, units_y) and any(
         attempt(same, x, y, Env(steps, reading)) for reading in readings(x, y))

@@ -116,7 +116,12 @@ def solves(actions):
 
 def checks(actions):
     """v_1, v_2 ...: the verify actions in their order. v_j checks s_j, so zip(solves(a), checks(a)) pairs
-    each check with its solution; a last solution that nothing checks falls out of that zip."""
+    each check with its solution; a last solution that nothing checks falls out of that zip.
+
+    >>> text = r"\\boxed{5}. Wait, let me recheck my solution. No. Let me try again. \\boxed{6}."
+    >>> [parse_verdict(check.text) for check in checks(parse_actions(text))], judge_solves(parse_actions(text), "6")
+    ([None], [False, True])
+    """
     return [action for action in actions if action.type == "verify"]
 
 
