@@ -210,7 +210,7 @@ def prompt_text(tokenizer, problem, system=SYSTEM_PROMPT):
 # ---------------------------------------------------------------- files
 
 def read_jsonl(path, required=()):
-    """JSON lines, or a JSON list, whose items count as lines -> [("FILE:LINE", row)], none lacking a field."""
+    """JSON lines, or a JSON list, whose items count as lines -> [("FILE:LINE", row)], fields complete."""
     rows, number = [], 1
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -309,11 +309,10 @@ def _hub_rows(source, split):
 
 def check_output(path, force, *inputs):
     """InputError where `path` may not be written: it is one of the inputs, or is there and not forced."""
-    if not os.path.exists(path):
-        return
-    if any(os.path.exists(i) and os.path.samefile(i, path) for i in inputs if i):
+    there = os.path.exists(path)
+    if there and any(os.path.samefile(i, path) for i in inputs if i and os.path.exists(i)):
         raise InputError(f"{path} is the input: write to another file")
-    if not force:
+    if there and not force:
         raise InputError(f"{path} exists already: --force overwrites it")
 
 
@@ -345,8 +344,7 @@ def has_checkpoint(folder):
 
 
 def save(model, tokenizer, folder, trainer=None):
-    """Write a Hugging Face checkpoint folder, with `trainer` as its trainer.pt. It is made beside the old one
-    and put in its place: a kill leaves the old one or the new one, never a mixture."""
+    """Write a Hugging Face checkpoint folder, with trainer.pt. A kill leaves the old one or the new one."""
     new, old = Path(f"{folder}.new"), Path(f"{folder}.old")
     has_checkpoint(folder)
     shutil.rmtree(new, ignore_errors=True)

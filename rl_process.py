@@ -64,7 +64,7 @@ def parse_args(argv=None):
     # (4) running: over the run and this batch; batch: this batch only; level: a group per problem level too;
     # rloo: leave-one-out by place (SPOC, arXiv 2506.06923); offline also by tenths of the sampled accuracy
     add("--baseline", choices=ONLINE + OFFLINE, help="group of (4) (running; with --offline bin-position)")
-    # As part of a right *incorrect* verdict the stop token shares its +1, though it may be the wrong end.
+    # As part of a right *incorrect* verdict the stop token shares its +1, though ending there is wrong.
     add("--end-token", choices=("verify", "own", "free"), default="verify",
         help="the stop token: part of the last action, an action with reward R_o, or in no action")
     # (6) weighs the actions of short trajectories more, which also rewards stopping early.
