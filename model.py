@@ -5,9 +5,10 @@
 
 Nothing here samples, trains or judges: a reader of the paper may skip this file. Bad input becomes one line
 `error: FILE:LINE: field 'x' ...` and exit status 2.
-Map: errors and flags - load and check a model - prompts - read files - write files - run folder - optimizer.
+Map: errors and flags - load and check a model - prompts - files - run folder - optimizer.
 """
 import argparse
+import contextlib
 import fcntl
 import json
 import math
@@ -38,6 +39,16 @@ END_TOKENS = "<|im_end|> <|eot_id|> <|endoftext|> <|end_of_text|> <end_of_turn> 
 
 class InputError(Exception):
     """A mistake of the user's: shown as one line, without a traceback."""
+
+
+@contextlib.contextmanager
+def refusing(what):
+    """An InputError `what: reason` for whatever broken files or strange models make the libraries raise."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{what}: {reason}") from None
 
 
 def run_main(main):
@@ -83,19 +94,17 @@ def load(name_or_path, device="auto", dtype="auto"):
     Dropout is set to 0: with it the policy would not be one policy, and no run could be repeated.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
+        device = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else device
+    with refusing(f"--device {device} (auto, cpu, cuda or mps)"):
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise InputError(f"--device {device}: not on this machine; use auto, cpu, cuda or mps") from None
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}.get(dtype, "auto")
     if dtype == "auto":
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+        dtype = "bf16" if device.startswith("cuda") else "fp32"
     tokenizer, config = load_tokenizer(name_or_path), _pretrained(AutoConfig, name_or_path)
     for part in (config, config.get_text_config()):
         vars(part).update({name: 0.0 for name in vars(part) if re.search("dropout|drop$", name)})
-    model, report = _pretrained(AutoModelForCausalLM, name_or_path, config=config, dtype=dtype,
-                                output_loading_info=True)
+    model, report = _pretrained(AutoModelForCausalLM, name_or_path, config=config, output_loading_info=True,
+                                dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
     if absent := [*report["missing_keys"], *report["mismatched_keys"]]:
         raise InputError(f"{name_or_path}: not a whole causal language model, it lacks {absent[0]}")
     if not all(torch.isfinite(p).all() for p in model.parameters()):
@@ -109,16 +118,10 @@ def load_tokenizer(name_or_path):
 
 
 def _pretrained(kind, name_or_path, **options):
-    """kind.from_pretrained, with one clear line where the name leads nowhere or to something broken."""
     name = os.path.expanduser(name_or_path)
-    is_path = name.startswith((".", "/")) or name.count("/") > 1 or Path(name).exists()
-    if is_path and not has_checkpoint(name):
-        raise InputError(f"{name}: no model here (a folder with config.json is needed)")
-    try:
+    has_checkpoint(name)                          # puts back what a killed run had moved aside
+    with refusing(f"{name}: no model here, or none that can be loaded"):
         return kind.from_pretrained(name, **options)
-    except Exception as error:                    # whatever a broken file makes the libraries raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{name}: cannot be loaded: {reason}") from None
 
 
 def most_positions(model):
@@ -128,10 +131,11 @@ def most_positions(model):
 
 def check_room(model, prompt_tokens, max_new_tokens):
     """One rule for sampling and RL: a response ends, unfinished, at the model's last position."""
-    if prompt_tokens >= most_positions(model):
-        raise InputError(f"a prompt of {prompt_tokens} tokens fills the model's {most_positions(model)} positions")
-    if prompt_tokens + max_new_tokens > most_positions(model):
-        print(f"note: responses end, unfinished, at position {most_positions(model)} (max_position_embeddings)")
+    most = most_positions(model)
+    if prompt_tokens >= most:
+        raise InputError(f"a prompt of {prompt_tokens} tokens fills the model's {most} positions")
+    if prompt_tokens + max_new_tokens > most:
+        print(f"note: responses end, unfinished, at position {most} (max_position_embeddings)")
 
 
 @torch.no_grad()
@@ -144,7 +148,7 @@ def check_model(model):
     ids = torch.arange(3, 11, device=model.device)[None] % config.vocab_size
     pad, mask = ids[:, :2], torch.tensor([[0, 0] + [1] * 8], device=model.device)
     places = (mask.cumsum(1) - 1).clamp(min=0)
-    try:
+    with refusing(f"{config.model_type} models do not work here"):      # no head, no keys and values to keep
         plain = model(input_ids=ids, use_cache=False).logits[0].float()
         hidden = model.get_decoder()(input_ids=torch.cat([ids, pad], 1), use_cache=False).last_hidden_state
         own = hidden[0, :8].float() @ head.weight.float().T
@@ -152,8 +156,6 @@ def check_model(model):
         model(input_ids=torch.cat([pad, ids[:, :7]], 1), attention_mask=mask[:, :9],
               position_ids=places[:, :9], **cached)
         last = model(input_ids=ids[:, 7:], attention_mask=mask, position_ids=places[:, 9:], **cached).logits
-    except Exception as error:                    # another kind of model: no head, no keys and values to keep
-        raise InputError(f"{config.model_type} models do not work here: {error}") from None
     close = plain.abs().max() * (1e-4 if model.dtype == torch.float32 else 0.03)
     if not (plain - own).abs().max() <= close or getattr(config, "final_logit_softcapping", None):
         raise InputError(f"{config.model_type}: logits are not hidden @ head.T, as the losses need")
@@ -164,30 +166,22 @@ def check_model(model):
 # ---------------------------------------------------------------- prompts
 
 def stop_ids(model, tokenizer):
-    """Every token that ends a response; the first is the one that training appends as `<end>`.
-
-    That first one is what the chat template writes after an assistant turn, else the tokenizer's eos token.
-    """
-    vocab = tokenizer.get_vocab()
-    listed = model.generation_config.eos_token_id if model.generation_config else None
-    found = [vocab.get(_template_end(tokenizer)), tokenizer.eos_token_id]
+    """Every token that ends a response. The first is the one that training appends as `<end>`: what the chat
+    template writes after an assistant turn, else the tokenizer's eos token."""
+    turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "@answer@"}]
+    try:
+        after = tokenizer.apply_chat_template(turns, tokenize=False).partition("@answer@")[2].strip()
+    except Exception:                             # no template, or one that fails
+        after = ""
+    first = tokenizer(after, add_special_tokens=False).input_ids[:1]
+    listed = getattr(model.generation_config, "eos_token_id", None)
+    found = [i for i in first if i in tokenizer.added_tokens_decoder] + [tokenizer.eos_token_id]
     found += listed if isinstance(listed, list) else [listed]
-    found += [vocab.get(t) for t in END_TOKENS]
+    found += [tokenizer.get_vocab().get(token) for token in END_TOKENS]
     found = [i for i in dict.fromkeys(found) if i is not None]
     if not found:
         raise InputError("the tokenizer has no end token: set eos_token in its tokenizer_config.json")
     return found
-
-
-def _template_end(tokenizer):
-    """The special token that the chat template writes right after an assistant turn, or None."""
-    turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "@answer@"}]
-    try:
-        after = tokenizer.apply_chat_template(turns, tokenize=False).partition("@answer@")[2].strip()
-    except Exception:                             # no template, or one that fails; the eos token is the fallback
-        return None
-    specials = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
-    return next((t for t in specials if after.startswith(t)), None)
 
 
 def prompt_ids(tokenizer, problem, system=SYSTEM_PROMPT):
@@ -213,10 +207,10 @@ def prompt_text(tokenizer, problem, system=SYSTEM_PROMPT):
     raise InputError(f"the chat template fails: {reason}")
 
 
-# ---------------------------------------------------------------- read files
+# ---------------------------------------------------------------- files
 
 def read_jsonl(path, required=()):
-    """JSON lines, or a JSON list, whose items count as lines -> [("FILE:LINE", row with the required fields)]."""
+    """JSON lines, or a JSON list, whose items count as lines -> [("FILE:LINE", row)], fields complete."""
     rows, number = [], 1
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -250,22 +244,20 @@ def read_problems(source, split=None, limit=None, gold=True, skip=False, samples
     are left out, and counted, instead of refused. samples: the rows are those of a samples file.
     """
     is_file = str(source).endswith((".json", ".jsonl")) or Path(source).is_file()
-    rows, seen, skipped = [], {}, 0
-    for place, (where, row) in enumerate((read_jsonl(source) if is_file else _hub_rows(source, split))[:limit]):
+    found, rows, seen = read_jsonl(source) if is_file else _hub_rows(source, split), [], {}
+    for place, (where, row) in enumerate(found[:limit]):
         row = _problem(where, row, place)
         if samples:
             _check_samples(where, row)
         reason = verifier.check_gold(row["answer"]) if row["answer"] is not None else gold and "is missing"
-        if reason and skip:
-            skipped += 1
-            continue
-        if reason:
+        if reason and not skip:
             raise InputError(f"{where}: field 'answer' {reason}")
         if seen.setdefault(row["id"], where) != where:
             raise InputError(f"{where}: field 'id' repeats {row['id'][:80]!r} of {seen[row['id']]}")
-        rows.append(row)
-    if skipped:
-        print(f"{source}: {skipped} problems skipped, whose answers cannot be graded")
+        if not reason:
+            rows.append(row)
+    if len(rows) < len(seen):
+        print(f"{source}: {len(seen) - len(rows)} problems skipped, whose answers cannot be graded")
     if not rows:
         raise InputError(f"{source}: no problems")
     return rows
@@ -273,7 +265,8 @@ def read_problems(source, split=None, limit=None, gold=True, skip=False, samples
 
 def _problem(where, row, place):
     """One raw row -> one problem with the field names of this project."""
-    problem, answer, solution = row.get("problem", row.get("question")), row.get("answer"), row.get("solution")
+    problem = row.get("problem", row.get("question"))
+    answer, solution = row.get("answer"), row.get("solution")
     if not isinstance(problem, str) or not problem.strip():
         raise InputError(f"{where}: field 'problem' is {'missing' if problem is None else 'not a text'}")
     if isinstance(answer, str) and "####" in answer:                    # GSM8K: worked solution, then answer
@@ -306,38 +299,35 @@ def _hub_rows(source, split):
     """[(name:number, row)] of a `datasets` data set: its row number stands for the line."""
     import datasets             # slow to import, and needed by this branch only
     name, _, config = str(source).partition(":")
-    try:
+    with refusing(f"{source}: no such file, and `datasets` cannot load it"):
         data = datasets.load_dataset(name, config or None, split=split)
-    except Exception as error:  # network, unknown name, unknown split: all are for the user to mend
-        raise InputError(f"{source}: no such file, and `datasets` cannot load it: {error}") from None
     if isinstance(data, dict) and len(data) > 1:
         raise InputError(f"{source}: say which split with --split: {', '.join(data)}")
     data = [*data.values()][0] if isinstance(data, dict) else data
     return [(f"{source}:{place}", row) for place, row in enumerate(data, 1)]
 
 
-# ---------------------------------------------------------------- write files
-
 def check_output(path, force, *inputs):
     """InputError where `path` may not be written: it is one of the inputs, or is there and not forced."""
-    if any(os.path.exists(i) and os.path.exists(path) and os.path.samefile(i, path) for i in inputs if i):
+    there = os.path.exists(path)
+    if there and any(os.path.samefile(i, path) for i in inputs if i and os.path.exists(i)):
         raise InputError(f"{path} is the input: write to another file")
-    if os.path.exists(path) and not force:
+    if there and not force:
         raise InputError(f"{path} exists already: --force overwrites it")
 
 
 def write_text(path, text, append=False):
-    """Write a UTF-8 file. A whole file is replaced at once: a kill keeps the old one."""
+    """Write a UTF-8 file. A whole file is replaced at once: a kill or a full disk keeps the old one."""
     path = Path(path)
-    target = path if append else path.with_name(path.name + ".tmp")
+    new = path if append else path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(target, "a" if append else "w", encoding="utf-8") as file:
+        with open(new, "a" if append else "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(target, path)                  # of a file by itself: does nothing
+        os.replace(new, path)                     # of a file by itself: does nothing
     finally:
-        if not append:
-            target.unlink(missing_ok=True)        # there only if the disk was full
+        if new != path:
+            new.unlink(missing_ok=True)
 
 
 def write_jsonl(path, rows, append=False):
@@ -354,12 +344,11 @@ def has_checkpoint(folder):
 
 
 def save(model, tokenizer, folder, trainer=None):
-    """Write a Hugging Face checkpoint folder, with `trainer` as its trainer.pt. It is made beside the old one
-    and put in its place: a kill leaves the old one or the new one, never a mixture."""
+    """Write a Hugging Face checkpoint folder, with trainer.pt. A kill leaves the old one or the new one."""
     new, old = Path(f"{folder}.new"), Path(f"{folder}.old")
     has_checkpoint(folder)
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     model.save_pretrained(new)
     tokenizer.save_pretrained(new)
     if trainer:
@@ -376,55 +365,54 @@ class Run:
     """The folder --out of a training: args.json, its logs, `last` to resume from, perhaps `best`.
 
     Making a Run only looks and refuses; `begin` writes, once all other input has proved good.
-    state: what trainer.pt held (None in a new run). stopped: True after Ctrl-C.
+    state: what trainer.pt held, None in a new run. stopped: True after Ctrl-C.
     """
     def __init__(self, args, free=(), logs=("metrics.jsonl",)):
         """free: flags that --resume may change, besides those that concern no number."""
-        self.args, self.folder, self.logs, self.state, self.stopped = args, Path(args.out), logs, None, False
-        self.last, flags, model = self.folder / "last", self.folder / "args.json", Path(args.model).resolve()
+        self.args, self.folder, self.state, self.stopped = args, Path(args.out), None, False
+        self.last, self.logs = self.folder / "last", [self.folder / name for name in logs]
+        model, begun = Path(args.model).resolve(), (self.folder / "args.json").exists()
         if self.folder.resolve() in (model, *model.parents):
             raise InputError(f"--model {args.model} lies in --out {args.out}: write to another folder")
-        if self.folder.exists() and not flags.exists() and any(self.folder.iterdir()):
+        if not begun and self.folder.exists() and any(self.folder.iterdir()):
             raise InputError(f"--out {args.out} is not empty, and no run of this script (no args.json)")
-        if flags.exists() and not (args.resume or args.force):
-            raise InputError(f"{args.out} holds a run already: --resume goes on with it, --force throws it away")
-        if args.resume and flags.exists():
-            try:
-                self._resume(json.loads(flags.read_text(encoding="utf-8")), free)
-            except InputError:
-                raise
-            except Exception as error:            # any file of the run may be broken, or a pickle of malice
-                raise InputError(f"{args.out}: cannot be resumed ({type(error).__name__} in args.json or "
-                                 "last/trainer.pt); --force begins anew") from None
+        if begun and args.resume:
+            self._resume({"resume", "force", "device", "save_every", *free})
+        elif begun and not args.force:
+            raise InputError(f"{args.out} holds a run already: --resume goes on, --force throws it away")
 
-    def _resume(self, old, free):
-        """Compare the flags, load the state, and see that the logs reach as far."""
-        for name in sorted(set(vars(self.args)) - {"resume", "force", "device", "save_every", *free}):
-            if old.get(name) != getattr(self.args, name):
-                raise InputError(f"--resume with another --{name.replace('_', '-')} than the run began with")
-        if has_checkpoint(self.last):
-            self.state = torch.load(self.last / "trainer.pt", map_location="cpu", weights_only=True)
-            for name in self.logs:
-                if os.path.getsize(self.folder / name) < self.state["sizes"][name]:
-                    raise InputError(f"{self.folder / name} is shorter than at the checkpoint; --force begins anew")
+    def _resume(self, free):
+        """Load the state, see that the logs reach as far, and compare the flags."""
+        with refusing(f"{self.folder}: cannot be resumed, --force begins anew"):
+            old = json.loads((self.folder / "args.json").read_text(encoding="utf-8"))
+            new = vars(self.args)
+            others = [name for name in new if name not in free and old.get(name) != new[name]]
+            if has_checkpoint(self.last):         # weights_only: a pickle of malice is refused
+                self.state = torch.load(self.last / "trainer.pt", map_location="cpu", weights_only=True)
+                for log, size in zip(self.logs, self.state["sizes"], strict=True):
+                    if log.stat().st_size < size:
+                        raise ValueError(f"{log.name} is shorter than at the checkpoint")
+        if others:
+            raise InputError(f"--resume with another --{others[0].replace('_', '-')} than the run began with")
 
     def begin(self):
-        """Lock the folder, write args.json, cut the logs back to the checkpoint, mind Ctrl-C. -> steps done"""
+        """Lock the folder, write args.json, cut the logs to the checkpoint, mind Ctrl-C. -> steps done"""
         self.folder.mkdir(parents=True, exist_ok=True)
-        Run.lock = open(self.folder / self.logs[0], "a")      # of the class: an earlier run's lock is let go
+        Run.lock = open(self.logs[0], "a")        # of the class: an earlier run's lock is let go
         try:
             fcntl.flock(Run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{self.folder}: another process is writing there") from None
-        for name in () if self.state else ("last", "best"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        if not self.state:
+            shutil.rmtree(self.last, ignore_errors=True)
+            shutil.rmtree(self.folder / "best", ignore_errors=True)
+        state = self.state or {"step": 0, "best": -math.inf, "sizes": [0] * len(self.logs)}
         write_text(self.folder / "args.json", json.dumps(vars(self.args), indent=1) + "\n")
-        for name in self.logs:
-            with open(self.folder / name, "a") as file:
-                file.truncate(self.state["sizes"][name] if self.state else 0)
+        for log, size in zip(self.logs, state["sizes"]):
+            log.touch()
+            os.truncate(log, size)
         signal.signal(signal.SIGINT, self._interrupt)
-        self.best = self.state["best"] if self.state else -math.inf
-        self.done, self.state = self.state["step"] if self.state else 0, None     # the state's memory is free
+        self.done, self.best, self.state = state["step"], state["best"], None     # the state's memory is free
         return self.done
 
     def _interrupt(self, *_):
@@ -443,13 +431,13 @@ class Run:
 
     def log(self, row, shown=()):
         """Append a row to metrics.jsonl; `shown` names the numbers for the progress bar."""
-        self.note(json.dumps(row, default=float), "metrics.jsonl")
+        write_text(self.logs[0], json.dumps(row, default=float) + "\n", append=True)
         if shown:
             self.bar.set_postfix({name: f"{row[name]:.3g}" for name in shown}, refresh=False)
 
-    def note(self, text, name="samples.txt"):
-        """Append a line to a log."""
-        write_text(self.folder / name, text + "\n", append=True)
+    def note(self, text):
+        """Append a line to samples.txt."""
+        write_text(self.logs[1], text + "\n", append=True)
 
     def save_best(self, score, model, tokenizer):
         """Write `best` if there is a score and it beats all earlier ones, that of step 0 included."""
@@ -460,9 +448,9 @@ class Run:
     def save(self, step, model, tokenizer, optimizer, **more):
         """Write `last` where it is due: every --save-every steps, at the end and after Ctrl-C."""
         if step % self.args.save_every == 0 or step == self.total or self.stopped:
-            sizes = {name: os.path.getsize(self.folder / name) for name in self.logs}
-            state = {"step": step, "best": self.best, "sizes": sizes, "optimizer": optimizer.state_dict(), **more}
-            save(model, tokenizer, self.last, {**state, "weights": optimizer.param_groups[0]["params"]})
+            sizes, weights = [log.stat().st_size for log in self.logs], optimizer.param_groups[0]["params"]
+            state = {"step": step, "best": self.best, "sizes": sizes, "weights": weights, **more}
+            save(model, tokenizer, self.last, {**state, "optimizer": optimizer.state_dict()})
 
 
 # ---------------------------------------------------------------- optimizer
