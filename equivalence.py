@@ -709,7 +709,6 @@ def power(a, b, env):
         if size <= (MAX_BITS if a.denominator == 1 else MAX_BITS // 3):
             env.pay(int(size) // 300)
             return a ** int(b)
-        require(not env.values and a.denominator > 1, "50 digits could not tell 2^n from 2^n + 1")
     negative = not isinstance(a, MP.mpc) and a < 0
     if negative and exact(b) and b.denominator % 2:     # odd roots of negatives are real
         return power(-a, b, env) * (-1) ** b.numerator
@@ -762,7 +761,6 @@ def function_value(name, arg, env):
 def series_value(kind, name, first, last, body, env):
     first, last = value_of(first, env), value_of(last, env)
     require(exact(first) and exact(last) and first.denominator == last.denominator == 1, "no integers")
-    require(last - first <= 1000, "too many terms")
     total, step = (Fraction(0), add) if kind == r"\sum" else (Fraction(1), multiply)
     for k in range(int(first), int(last) + 1):
         term = value_of(body, env.at(values={**env.values, name: Fraction(k)}))

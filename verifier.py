@@ -57,8 +57,7 @@ def extract_boxed(text):
 
 def judge(text, gold):
     """V_golden(s): whether the boxed answer of a solution equals the gold answer."""
-    answer = extract_boxed(text)
-    return bool(answer) and is_equivalent(answer, gold)
+    return is_equivalent(extract_boxed(text), gold)
 
 
 def judge_many(texts, golds):
@@ -110,7 +109,8 @@ def parse_actions(text):
 
 
 def solves(actions):
-    """s_1 ... s_k: the solve actions in their order. parse_actions finds at least one, the first action."""
+    """s_1 ... s_k: the solve actions in their order, at least one: a response begins with a solve. Each is a
+    complete attempt, judged by its own boxed answer."""
     return [action for action in actions if action.type == "solve"]
 
 
@@ -118,9 +118,9 @@ def checks(actions):
     """v_1, v_2 ...: the verify actions in their order. v_j checks s_j, so zip(solves(a), checks(a)) pairs
     each check with its solution; a last solution that nothing checks falls out of that zip.
 
-    >>> text = r"\\boxed{5}. Wait, let me recheck my solution. No. Let me try again. \\boxed{6}."
-    >>> [parse_verdict(check.text) for check in checks(parse_actions(text))], judge_solves(parse_actions(text), "6")
-    ([None], [False, True])
+    >>> a = parse_actions("5. Wait, let me recheck my solution. No. Let me try again. 6.")
+    >>> [(solve.text[:2], check.text[-4:-1]) for solve, check in zip(solves(a), checks(a))]
+    [('5.', 'No.')]
     """
     return [action for action in actions if action.type == "verify"]
 
@@ -153,14 +153,14 @@ def decode(tokenizer, ids):
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def token_piece(tokenizer, token):
-    """The text of one token. A leading SentencePiece blank, which decoding drops, is put back."""
+def token_pieces(tokenizer, ids):
+    """The text of each token alone. A leading SentencePiece blank, which decoding drops, is put back."""
     known = PIECES.setdefault(tokenizer, {})
-    if token not in known:
+    for token in set(ids) - known.keys():
         piece = decode(tokenizer, [token])
         raw = tokenizer.convert_ids_to_tokens(token) or ""
         known[token] = " " + piece if raw.startswith("\u2581") and not piece.startswith(" ") else piece
-    return known[token]
+    return [known[token] for token in ids]
 
 
 def broken_bytes(tokenizer, ids, raw, at):
@@ -191,7 +191,7 @@ def action_ids(tokenizer, ids):
     ids = [int(token) for token in ids]
     text = decode(tokenizer, ids)
     actions = parse_actions(text)
-    pieces = [token_piece(tokenizer, token) for token in ids]
+    pieces = token_pieces(tokenizer, ids)
     if initials("".join(pieces)) != initials(text):
         raw = tokenizer.convert_ids_to_tokens(ids)
         pieces = [broken_bytes(tokenizer, ids, raw, i) or piece for i, piece in enumerate(pieces)]
@@ -206,9 +206,7 @@ def action_ids(tokenizer, ids):
                 owner = opened
         owners.append(owner)
         seen += found
-    while owners and not pieces[len(owners) - 1]:
-        owners.pop()                                            # the stop token goes with the last action
-    return actions, owners + [len(cuts)] * (len(ids) - len(owners))
+    return actions, owners
 
 
 # ------------------------------------------------------------------------------------------------ rewards

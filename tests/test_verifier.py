@@ -41,14 +41,16 @@ KINDS = {
                   r"\frac32")]),
     "mixed numbers": ([(r"2\frac{1}{3}", r"\frac73"), (r"1 \frac{1}{4}", "1.25"), ("2 1/2", "2.5"),
     (r"6\frac23", "20/3"),
-                       (r"-1\frac{1}{4}", "-1.25"), (r"a\frac{b}{c}", r"\frac{ab}{c}")],
+                       (r"-1\frac{1}{4}", "-1.25"), (r"a\frac{b}{c}", r"\frac{ab}{c}"),
+                       (r"2\frac{5}{3}", r"\frac{10}{3}"), (r"x_2\frac{1}{3}", r"\frac{x_2}{3}")],
                       [(r"\frac{21}{3}", r"2\frac{1}{3}"), ("2 1/2", "21/2"), (r"2\frac13", r"\frac23")]),
     "percent": ([(r"60\%", "60"), ("60%", r"60 \%"), ("28 percent", r"28\%"), ("0.6", r"60\%"), ("5.3",
     r"$5.3\%$")],
                 [(r"40\%", r"60\%"), (r"-8\%", r"8\%"), (r"0.6\%", r"60\%")]),
     "degrees": ([("90 degrees", r"90^\circ"), ("75", r"75^{\circ}"), ("36°", r"36^\circ"), (r"\sin 30^\circ",
     "1/2"),
-                 (r"\frac{\pi}{2}", r"90^\circ"), (r"\tan 45^{\circ}", "1")],
+                 (r"\frac{\pi}{2}", r"90^\circ"), (r"\tan 45^{\circ}", "1"),
+                 (r"\sin 30^\circ", r"\cos 60^\circ")],
                 [("35", r"30^\circ"), (r"90^\circ", r"9^\circ"), (r"\sin 30", "1/2")]),
     "money and units": ([(r"\$18.90", "18.9"), (r"18.90\text{ dollars}", r"\$18.90"), (r"15\mbox{ cm}^2",
     "15"),
@@ -145,11 +147,12 @@ KINDS = {
     "x+1"),
                  ("3x^2/(2y)", r"\frac{3x^2}{2y}"), ("1/2x", r"\frac{x}{2}"), (r"\sqrt{2m}",
                  r"\sqrt2\sqrt m"),
-                 ("x_1+x_{2}", "x_2+x_1"), ("x^{2017}+1", "1+x^{2017}"), ("2^{k-n}", r"\frac{2^k}{2^n}")],
-                [("x^2+2x", "x^2+2x+1"), ("2w", "2n"), ("a^b", "ab"), ("x_1", "x_2"), (r"\frac{y}{x}",
-                r"\frac{x}{y}"),
-                 ("|x|", "x"), ("(x+y)^{5000}", "(x+y)^{5000}+1"), ("11+9a/20", r"\frac{11+9a}{20}"), ("x",
-                 "X")]),
+                 ("x_1+x_{2}", "x_2+x_1"), ("|x||y|", "|xy|"),
+                  ("x^{2017}+1", "1+x^{2017}"), ("2^{k-n}", r"\frac{2^k}{2^n}")],
+                [("x^2+2x", "x^2+2x+1"), ("x^{3000}", "x^{3001}"), ("2w", "2n"), ("a^b", "ab"),
+                  ("x_1", "x_2"), (r"\frac{y}{x}", r"\frac{x}{y}"),
+                 ("|x|", "x"), ("x|y|", "|x|y"), ("|x||y|", "xy"), ("(x+y)^{5000}", "(x+y)^{5000}+1"),
+                  ("11+9a/20", r"\frac{11+9a}{20}"), ("x", "X")]),
     "choices": ([("(A)", "A"), (r"\text{(B)}", "B"), (r"\textbf{(C)}", r"\text{C}"), ("B)", "B"),
     (r"\mathrm{E}", "E")],
                 [("A", "B"), ("(A)", r"\text{(C)}"), ("B", r"\text{A, B}"), ("AB", "A")]),
@@ -209,7 +212,8 @@ KINDS = {
                           (r"\frac12\frac34", "3/8")],
                          [("√12", "2"), (r"\sqrt12", r"\sqrt{1}2")]),
     "floors": ([(r"\lfloor 3.7\rfloor", "3"), (r"\lceil 3.2\rceil", "4"), (r"\lfloor \log_2 8\rfloor", "3"),
-                (r"\lfloor -0.5\rfloor", "-1")], [(r"\lfloor 3.7\rfloor", "4"),
+                (r"\lfloor -0.5\rfloor", "-1"), (r"\lfloor \sqrt[3]{64}\rfloor", "4"),
+                (r"\lceil \sqrt5\sqrt5\rceil", "5")], [(r"\lfloor 3.7\rfloor", "4"),
                                                   (r"\lceil 3.2\rceil", "3")]),
     "inverse functions": ([(r"\sec^{-1}(2)", r"\frac{\pi}{3}"), (r"\cot^{-1}(1)", r"\frac{\pi}{4}")],
                           [(r"\sec^{-1}(2)", r"\frac{\pi}{6}")]),
@@ -457,21 +461,38 @@ def test_action_ids_by_hand(tokenizer):
     assert action_ids(tokenizer, [tokenizer.eos_token_id])[1] == [0]
 
 
-def test_straddling_token_belongs_to_its_first_character(tmp_path):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+def hand_made_tokenizer(pieces, decoder):
+    """A tokenizer of these pieces, and their ids by name."""
+    from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {piece: i for i, piece in enumerate(alphabet + ["5\u0120W", "ait,", "\u0120let me".replace(" ",
-    "\u0120")])}
+    vocab = {piece: i for i, piece in enumerate(pieces)}
     backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
-    space = vocab["\u0120"]
-    ids = [vocab["7"], space, vocab["5\u0120W"], vocab["ait,"], vocab["\u0120let\u0120me"]]
-    ids += [vocab[c] if c != " " else space for c in W[len("Wait, let me"):]]
-    actions, owners = action_ids(tokenizer, ids)
-    assert [a.text for a in actions] == ["7 5 ", W]
-    assert owners == [0, 0, 0] + [1] * (len(ids) - 3)          # "5 W" begins in the solution
+    backend.decoder = decoder
+    return PreTrainedTokenizerFast(tokenizer_object=backend), vocab
+
+
+def test_straddling_token_belongs_to_its_first_character():
+    from tokenizers import decoders, pre_tokenizers
+    blank = "\u0120"
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer, vocab = hand_made_tokenizer(
+        alphabet + [f"5{blank}W", "ait,", f"{blank}let{blank}me", "WW"], decoders.ByteLevel())
+    rest = [vocab["ait,"], vocab[f"{blank}let{blank}me"]]
+    rest += [vocab[c.replace(" ", blank)] for c in W[len("Wait, let me"):]]
+    for first in (f"5{blank}W", "WW"):                          # "5 W" and "WW" begin in the solution
+        ids = [vocab["7"], vocab[blank], vocab[first], *rest]
+        actions, owners = action_ids(tokenizer, ids)
+        assert [a.text for a in actions] == ["7 " + first[:-1].replace(blank, " "), W]
+        assert owners == [0, 0, 0] + [1] * len(rest)
+
+
+def test_a_sentencepiece_blank_before_a_phrase_belongs_to_the_action_before():
+    from tokenizers import decoders
+    pieces = ["5", *("\u2581" + word for word in W.split()), "."]
+    tokenizer, vocab = hand_made_tokenizer(pieces, decoders.Metaspace())
+    for first, expected in ((["5"], [0, 0, 1, 1, 1, 1, 1]), (["5", "5"], [0, 0, 0, 1, 1, 1, 1, 1])):
+        actions, owners = action_ids(tokenizer, [vocab[piece] for piece in first + pieces[1:-1]])
+        assert [a.text for a in actions] == ["5" * len(first) + " ", W] and owners == expected
 
 
 def test_action_ids_is_linear(tokenizer):
@@ -541,6 +562,33 @@ def test_many_boxes_are_read_in_linear_time():
     assert extract_boxed(r"\boxed{" * 100_000) is None
     assert extract_boxed(r"\boxed{2}" + r"\boxed{{" * 50_000) == "2"
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("a, b", [
+    (",".join(f"x+{i}" for i in range(220)), ",".join(f"{i}+x" for i in range(219, -1, -1))),
+    (",".join(map(str, range(370))), ",".join(map(str, range(369, -1, -1)))),
+    (r"\cup".join(f"[{i},{i}.5]" for i in range(100)), r"\cup".join(f"[{i},{i}.5]" for i in range(99, -1, -1))),
+    (r"x\in\mathbb{R}," + ",".join(f"x<{i}" for i in range(200)), "x<0")])
+def test_long_lists_and_unions_cost_little(a, b):
+    """Every pair of members may have to be compared: the work of one comparison is counted and bounded."""
+    is_equivalent(a, "1"), is_equivalent(b, "1")                # the parsing is not what is measured
+    start = time.process_time()
+    assert is_equivalent(a, b) in (True, False)
+    assert time.process_time() - start < 0.15
+
+
+def test_lists_in_any_order():
+    for count in (2, 5, 20, 40):
+        answers = [f"\\frac{{{i}}}{{7}}" for i in range(count)]
+        assert is_equivalent(", ".join(answers), ", ".join(reversed(answers)))
+        assert not is_equivalent(", ".join(answers[1:] + ["99"]), ", ".join(answers))
+    assert is_equivalent(r"\cup".join(f"[{i},{i}.5]" for i in range(30)),
+                         r"\cup".join(f"[{i},{i}.5]" for i in range(29, -1, -1)))
+
+
+def test_depth_is_bounded_wherever_it_is_called_from():
+    for depth, expected in ((10, True), (25, True), (32, False), (60, False)):
+        assert is_equivalent("(" * depth + "2" + ")" * depth + "+1", "3") is expected
 
 
 def test_deep_stack():
