@@ -97,9 +97,8 @@ def load(name_or_path, device="auto", dtype="auto"):
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError):
         raise InputError(f"--device {device}: not on this machine; use auto, cpu, cuda or mps") from None
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}.get(dtype, "auto")
-    if dtype == "auto":
-        dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    usual = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}.get(dtype, usual)
     tokenizer, config = load_tokenizer(name_or_path), _pretrained(AutoConfig, name_or_path)
     for part in (config, config.get_text_config()):
         dropouts = [name for name in vars(part) if re.search("dropout|drop$", name)]
@@ -132,8 +131,15 @@ def _pretrained(kind, name_or_path, **options):
 
 
 def most_positions(model):
-    """Where prompt + response end at the latest, finished or not (max_position_embeddings)."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    """Where prompt + response end at the latest, finished or not: at the last position, or where a longer row
+    would change what is cached, the rotations of a long rope, or the temperature of Llama 4's attention."""
+    config = model.config.get_text_config()
+    ends, rope = [getattr(config, "max_position_embeddings", 0)], getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        ends.append(rope.get("original_max_position_embeddings"))
+    if getattr(config, "attn_temperature_tuning", None):
+        ends.append(config.floor_scale - 1)
+    return min(filter(None, ends), default=sys.maxsize)
 
 
 def check_room(model, prompt_tokens, max_new_tokens):
@@ -141,7 +147,7 @@ def check_room(model, prompt_tokens, max_new_tokens):
     if prompt_tokens >= most_positions(model):
         raise InputError(f"a prompt of {prompt_tokens} tokens fills the model's {most_positions(model)} positions")
     if prompt_tokens + max_new_tokens > most_positions(model):
-        print(f"note: responses end, unfinished, at position {most_positions(model)} (max_position_embeddings)")
+        print(f"note: responses end, unfinished, at position {most_positions(model)}")
 
 
 @torch.no_grad()
@@ -161,6 +167,7 @@ def check_model(model):
         cached = {"cache": DynamicCache(config=model.config), "use_cache": True}
         model(input_ids=torch.cat([pad, ids[:, :7]], 1), attention_mask=mask[:, :9],
               position_ids=places[:, :9], **cached)
+        cached["cache"].batch_repeat_interleave(1)                                  # as a rollout does
         last = model(input_ids=ids[:, 7:], attention_mask=mask, position_ids=places[:, 9:], **cached).logits
     except Exception as error:                    # another kind of model: no head, no keys and values to keep
         raise InputError(f"{config.model_type} models do not work here: {error}") from None

@@ -141,7 +141,7 @@ def prefill(model, cache, prompts, first):
 
 
 def masks(config, length, view, dtype):
-    """What each row's token at [n] `length` sees, [n, 1, 1, view] of 0 or lowest; or that for each layer type."""
+    """What each row's token at [n] `length` sees: [n, 1, 1, view] of 0 or lowest, or that by layer type."""
     key, query = torch.arange(view, device=length.device), length[:, None]
     window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
     seen = {"full_attention": key <= query}
@@ -181,9 +181,9 @@ def check_decoding(model):
             logits = decode(model, cache, ids[rows, length], length, end - 3 + step)
             off.append((logits - plain[rows, length]).abs().max() / plain.abs().max())
         if not max(off) <= (1e-3 if model.dtype == torch.float32 else 0.03):
-            raise ValueError(f"that changes the logits by {max(off):.1%} of the largest")
+            raise ValueError(f"with these the logits are off by {max(off):.1%} of the largest")
     except Exception as error:      # a state instead of keys and values, masks of the model's own, ...
-        raise InputError(f"{config.model_type} cannot be decoded from keys and values: {error}") from None
+        raise InputError(f"{config.model_type}: sampling needs plain keys and values: {error}") from None
     finally:
         vars(config).update(windows)
 
@@ -247,7 +247,7 @@ def capture(run, state, pool):
 @torch.inference_mode()
 def generate(model, prompts, seeds, stop, max_new_tokens, batch_size=256, batch_tokens=262144, temperature=0):
     """Continuous batching. Yields (prompt index, sample index, token ids, finished) as each response ends.
-    prompts: token ids; seeds: those of each prompt's K samples; stop: ids that end a response, as its last."""
+    prompts: token ids; seeds: for each prompt those of its K samples; stop: ids that end a response."""
     longest, most = max(map(len, prompts)), models.most_positions(model)
     models.check_room(model, longest, max_new_tokens)
     capacity = min(longest + max_new_tokens, most)
