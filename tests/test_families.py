@@ -53,8 +53,8 @@ FAMILIES = {
     "gemma": ("gemma", HEADS, R, R),
     "gemma2": ("gemma2", {**HEADS, **WINDOW, **MIXED}, R, X),                    # soft-capped logits
     "gemma3": ("gemma3_text", {**HEADS, **WINDOW, **MIXED}, R, R),
-    "gemma3n": ("gemma3n_text", {**HEADS, **WINDOW, **MIXED, "laurel_rank": 8, "hidden_size_per_layer_input": 8,
-                                 "vocab_size_per_layer_input": VOCAB, "num_kv_shared_layers": 2,
+    "gemma3n": ("gemma3n_text", {**HEADS, **WINDOW, **MIXED, "laurel_rank": 8, "num_kv_shared_layers": 2,
+                                 "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCAB,
                                  "altup_num_inputs": 2, "activation_sparsity_pattern": [0.0] * 4}, R, X),
     "gemma4": ("gemma4_text", {**HEADS, **WINDOW, **MIXED, "global_head_dim": 16, "num_kv_shared_layers": 2,
                                "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCAB}, R, R),
@@ -64,7 +64,7 @@ FAMILIES = {
     "cohere": ("cohere", GROUPED, R, X),                                         # scaled logits
     "cohere2": ("cohere2", {**GROUPED, **WINDOW, **MIXED}, R, X),
     "llama4": ("llama4_text", {**HEADS, **MOE, "attention_chunk_size": 8, "intermediate_size_mlp": 48,
-                               "no_rope_layers": [1, 0, 1, 0], "rope_theta": 10000.0}, R, X),  # no bare decoder
+                               "no_rope_layers": [1, 0, 1, 0]}, R, X),                     # no bare decoder
     "exaone4": ("exaone4", {**HEADS, **WINDOW, **MIXED}, R, R),
     "smollm3": ("smollm3", GROUPED, R, R),
     "granite": ("granite", GROUPED, R, R),
