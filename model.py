@@ -1,16 +1,14 @@
 """What every stage needs and none is about: models, prompts, problem files, run folders, the optimizer.
 
     model, tokenizer = load("Qwen/Qwen2.5-Math-1.5B")          # or a folder, such as toy/base
-    ids = prompt_ids(tokenizer, "Solve 7x+133=693")
     rows = read_problems("test.jsonl")                          # or ("HuggingFaceH4/MATH-500", "test")
-    run = Run(args)                                             # --out: refuse, resume, log, save, Ctrl-C
-    optimizer = make_optimizer(model, args.lr)                  # AdamW on float32 weights
 
 Nothing here samples, trains or judges: a reader of the paper may skip this file. Bad input becomes one line
 `error: FILE:LINE: field 'x' ...` and exit status 2.
-Map: errors and flags - load and check a model - prompts - read files - write files - run folder - optimizer.
+Map: errors and flags - load and check a model - prompts - files - run folder - optimizer.
 """
 import argparse
+import contextlib
 import fcntl
 import json
 import math
@@ -43,6 +41,16 @@ class InputError(Exception):
     """A mistake of the user's: shown as one line, without a traceback."""
 
 
+@contextlib.contextmanager
+def refusing(what):
+    """An InputError `what: reason` for whatever broken files or strange models make the libraries raise."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{what}: {reason}") from None
+
+
 def run_main(main):
     """Call main(); a user's or the system's error becomes one line and exit status 2, Ctrl-C status 130."""
     try:
@@ -68,19 +76,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind, least, most=math.inf):
-    """A `type=` for flags: an int or float in [least, most].
-
-    >>> number(int, 1)("8")
-    8
-    """
+    """A `type=` for flags: an int or float in [least, most], never inf or nan."""
     def parse(text):
-        try:
-            if least <= kind(text) <= most and math.isfinite(kind(text)):
-                return kind(text)
-        except (ValueError, OverflowError):
-            pass
-        name = "a whole number" if kind is int else "a number"
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {name} from {least:g} to {most:g}")
+        value = kind(text)
+        if not (least <= value <= most and value < math.inf):
+            raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
+        return value
+    parse.__name__ = kind.__name__                # argparse says "invalid int value"
     return parse
 
 
@@ -88,23 +90,19 @@ def number(kind, least, most=math.inf):
 
 def load(name_or_path, device="auto", dtype="auto"):
     """Folder or hub name -> (model in eval mode, tokenizer); auto: the GPU if there is one, in bf16.
-
-    Dropout is set to 0: with it the policy would not be one policy, and no run could be repeated.
-    """
+    Dropout is set to 0: with it the policy would not be one policy, and no run could be repeated."""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
+        device = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else device
+    with refusing(f"--device {device} (auto, cpu, cuda or mps)"):
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise InputError(f"--device {device}: not on this machine; use auto, cpu, cuda or mps") from None
-    usual = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}.get(dtype, usual)
+    if dtype == "auto":
+        dtype = "bf16" if device.startswith("cuda") else "fp32"
     tokenizer, config = load_tokenizer(name_or_path), _pretrained(AutoConfig, name_or_path)
     for part in (config, config.get_text_config()):
-        dropouts = [name for name in vars(part) if re.search("dropout|drop$", name)]
-        vars(part).update(dict.fromkeys(dropouts, 0.0))
-    model, report = _pretrained(AutoModelForCausalLM, name_or_path, config=config, dtype=dtype,
-                                output_loading_info=True)
+        vars(part).update({name: 0.0 for name in vars(part) if re.search("dropout|drop$", name)})
+    model, report = _pretrained(AutoModelForCausalLM, name_or_path, config=config, output_loading_info=True,
+                                dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
     if absent := [*report["missing_keys"], *report["mismatched_keys"]]:
         raise InputError(f"{name_or_path}: not a whole causal language model, it lacks {absent[0]}")
     if not all(torch.isfinite(p).all() for p in model.parameters()):
@@ -118,49 +116,42 @@ def load_tokenizer(name_or_path):
 
 
 def _pretrained(kind, name_or_path, **options):
-    """kind.from_pretrained, with one clear line where the name leads nowhere or to something broken."""
     name = os.path.expanduser(name_or_path)
-    is_path = name.startswith((".", "/")) or name.count("/") > 1 or Path(name).exists()
-    if is_path and not has_checkpoint(name):
-        raise InputError(f"{name}: no model here (a folder with config.json is needed)")
-    try:
+    has_checkpoint(name)                          # puts back what a killed run had moved aside
+    with refusing(f"{name}: no model here, or none that can be loaded"):
         return kind.from_pretrained(name, **options)
-    except Exception as error:                    # whatever a broken file makes the libraries raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{name}: cannot be loaded: {reason}") from None
 
 
 def most_positions(model):
     """Where prompt + response end at the latest, finished or not: at the last position, or where a longer row
     would change what is cached, the rotations of a long rope, or the temperature of Llama 4's attention."""
     config = model.config.get_text_config()
-    ends, rope = [getattr(config, "max_position_embeddings", 0)], getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") == "longrope":
-        ends.append(rope.get("original_max_position_embeddings"))
-    if getattr(config, "attn_temperature_tuning", None):
-        ends.append(config.floor_scale - 1)
+    rope = getattr(config, "rope_parameters", None) or {}
+    ends = [getattr(config, "max_position_embeddings", None),
+            rope.get("rope_type") == "longrope" and rope.get("original_max_position_embeddings"),
+            getattr(config, "attn_temperature_tuning", None) and config.floor_scale - 1]
     return min(filter(None, ends), default=sys.maxsize)
 
 
 def check_room(model, prompt_tokens, max_new_tokens):
     """One rule for sampling and RL: a response ends, unfinished, at the model's last position."""
-    if prompt_tokens >= most_positions(model):
-        raise InputError(f"a prompt of {prompt_tokens} tokens fills the model's {most_positions(model)} positions")
-    if prompt_tokens + max_new_tokens > most_positions(model):
-        print(f"note: responses end, unfinished, at position {most_positions(model)}")
+    most = most_positions(model)
+    if prompt_tokens >= most:
+        raise InputError(f"a prompt of {prompt_tokens} tokens fills the model's {most} positions")
+    if prompt_tokens + max_new_tokens > most:
+        print(f"note: responses end, unfinished, at position {most}")
 
 
 @torch.no_grad()
 def check_model(model):
     """InputError for a model that the training scripts would score wrongly. Eight tokens decide, not names:
     logits must be hidden @ head.T, tokens to the right change nothing (padded rows have no mask), and a
-    left-padded prompt continued through the cache, as in a rollout, gives what a plain row gives.
-    """
+    left-padded prompt continued through the cache, as in a rollout, gives what a plain row gives."""
     config, head = model.config.get_text_config(), model.get_output_embeddings()
     ids = torch.arange(3, 11, device=model.device)[None] % config.vocab_size
     pad, mask = ids[:, :2], torch.tensor([[0, 0] + [1] * 8], device=model.device)
     places = (mask.cumsum(1) - 1).clamp(min=0)
-    try:
+    with refusing(f"{config.model_type} models do not work here"):      # no head, no keys and values to keep
         plain = model(input_ids=ids, use_cache=False).logits[0].float()
         hidden = model.get_decoder()(input_ids=torch.cat([ids, pad], 1), use_cache=False).last_hidden_state
         own = hidden[0, :8].float() @ head.weight.float().T
@@ -169,8 +160,6 @@ def check_model(model):
               position_ids=places[:, :9], **cached)
         cached["cache"].batch_repeat_interleave(1)                                  # as a rollout does
         last = model(input_ids=ids[:, 7:], attention_mask=mask, position_ids=places[:, 9:], **cached).logits
-    except Exception as error:                    # another kind of model: no head, no keys and values to keep
-        raise InputError(f"{config.model_type} models do not work here: {error}") from None
     close = plain.abs().max() * (1e-4 if model.dtype == torch.float32 else 0.03)
     if not (plain - own).abs().max() <= close or getattr(config, "final_logit_softcapping", None):
         raise InputError(f"{config.model_type}: logits are not hidden @ head.T, as the losses need")
@@ -181,30 +170,22 @@ def check_model(model):
 # ---------------------------------------------------------------- prompts
 
 def stop_ids(model, tokenizer):
-    """Every token that ends a response; the first is the one that training appends as `<end>`.
-
-    That first one is what the chat template writes after an assistant turn, else the tokenizer's eos token.
-    """
-    vocab = tokenizer.get_vocab()
-    listed = model.generation_config.eos_token_id if model.generation_config else None
-    found = [vocab.get(_template_end(tokenizer)), tokenizer.eos_token_id]
+    """Every token that ends a response. The first is the one that training appends as `<end>`: what the chat
+    template writes after an assistant turn, else the tokenizer's eos token."""
+    turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "@answer@"}]
+    try:
+        after = tokenizer.apply_chat_template(turns, tokenize=False).partition("@answer@")[2].strip()
+    except Exception:                             # no template, or one that fails
+        after = ""
+    first = tokenizer(after, add_special_tokens=False).input_ids[:1]
+    listed = getattr(model.generation_config, "eos_token_id", None)
+    found = [i for i in first if i in tokenizer.added_tokens_decoder] + [tokenizer.eos_token_id]
     found += listed if isinstance(listed, list) else [listed]
-    found += [vocab.get(t) for t in END_TOKENS]
+    found += [tokenizer.get_vocab().get(token) for token in END_TOKENS]
     found = [i for i in dict.fromkeys(found) if i is not None]
     if not found:
         raise InputError("the tokenizer has no end token: set eos_token in its tokenizer_config.json")
     return found
-
-
-def _template_end(tokenizer):
-    """The special token that the chat template writes right after an assistant turn, or None."""
-    turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "@answer@"}]
-    try:
-        after = tokenizer.apply_chat_template(turns, tokenize=False).partition("@answer@")[2].strip()
-    except Exception:                             # no template, or one that fails; the eos token is the fallback
-        return None
-    specials = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
-    return next((t for t in specials if after.startswith(t)), None)
 
 
 def prompt_ids(tokenizer, problem, system=SYSTEM_PROMPT):
@@ -215,9 +196,7 @@ def prompt_ids(tokenizer, problem, system=SYSTEM_PROMPT):
 
 def prompt_text(tokenizer, problem, system=SYSTEM_PROMPT):
     """System turn, user turn and the start of the answer (App. C); plain text where there is no template.
-
-    Some templates (Gemma, Mistral) refuse a system turn: then its text opens the user turn.
-    """
+    Some templates (Gemma, Mistral) refuse a system turn: then its text opens the user turn."""
     folded = f"{system}\n\n{problem}"
     if not tokenizer.chat_template:
         return folded + "\n\n"
@@ -230,10 +209,10 @@ def prompt_text(tokenizer, problem, system=SYSTEM_PROMPT):
     raise InputError(f"the chat template fails: {reason}")
 
 
-# ---------------------------------------------------------------- read files
+# ---------------------------------------------------------------- files
 
 def read_jsonl(path, required=()):
-    """JSON lines, or a JSON list, whose items count as lines -> [("FILE:LINE", row with the required fields)]."""
+    """JSON lines, or a JSON list, whose items count as lines -> [("FILE:LINE", row)], fields complete."""
     rows, number = [], 1
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -260,29 +239,25 @@ def read_jsonl(path, required=()):
 
 def read_problems(source, split=None, limit=None, gold=True, skip=False, samples=False):
     """Problems from a JSON file, or a `datasets` folder or name (NAME or NAME:CONFIG).
-
     Every row comes back with id (str), problem, answer (str), level (int or None) and whatever else it had.
     Other spellings are taken: question, final_answer, GSM8K's `#### 18`, MATH's solution with a \\boxed
     answer, "Level 3". gold=False: a row may lack an answer (None). skip: rows whose answer cannot be graded
-    are left out, and counted, instead of refused. samples: the rows are those of a samples file.
-    """
+    are left out, and counted, instead of refused. samples: the rows are those of a samples file."""
     is_file = str(source).endswith((".json", ".jsonl")) or Path(source).is_file()
-    rows, seen, skipped = [], {}, 0
-    for place, (where, row) in enumerate((read_jsonl(source) if is_file else _hub_rows(source, split))[:limit]):
+    found, rows, seen = read_jsonl(source) if is_file else _hub_rows(source, split), [], {}
+    for place, (where, row) in enumerate(found[:limit]):
         row = _problem(where, row, place)
         if samples:
             _check_samples(where, row)
         reason = verifier.check_gold(row["answer"]) if row["answer"] is not None else gold and "is missing"
-        if reason and skip:
-            skipped += 1
-            continue
-        if reason:
+        if reason and not skip:
             raise InputError(f"{where}: field 'answer' {reason}")
         if seen.setdefault(row["id"], where) != where:
             raise InputError(f"{where}: field 'id' repeats {row['id'][:80]!r} of {seen[row['id']]}")
-        rows.append(row)
-    if skipped:
-        print(f"{source}: {skipped} problems skipped, whose answers cannot be graded")
+        if not reason:
+            rows.append(row)
+    if len(rows) < len(seen):
+        print(f"{source}: {len(seen) - len(rows)} problems skipped, whose answers cannot be graded")
     if not rows:
         raise InputError(f"{source}: no problems")
     return rows
@@ -290,7 +265,8 @@ def read_problems(source, split=None, limit=None, gold=True, skip=False, samples
 
 def _problem(where, row, place):
     """One raw row -> one problem with the field names of this project."""
-    problem, answer, solution = row.get("problem", row.get("question")), row.get("answer"), row.get("solution")
+    problem = row.get("problem", row.get("question"))
+    answer, solution = row.get("answer"), row.get("solution")
     if not isinstance(problem, str) or not problem.strip():
         raise InputError(f"{where}: field 'problem' is {'missing' if problem is None else 'not a text'}")
     if isinstance(answer, str) and "####" in answer:                    # GSM8K: worked solution, then answer
@@ -323,39 +299,35 @@ def _hub_rows(source, split):
     """[(name:number, row)] of a `datasets` data set: its row number stands for the line."""
     import datasets             # slow to import, and needed by this branch only
     name, _, config = str(source).partition(":")
-    try:
+    with refusing(f"{source}: no such file, and `datasets` cannot load it"):
         data = datasets.load_dataset(name, config or None, split=split)
-    except Exception as error:  # network, unknown name, unknown split: all are for the user to mend
-        raise InputError(f"{source}: no such file, and `datasets` cannot load it: {error}") from None
-    if isinstance(data, dict):
-        if len(data) != 1:
-            raise InputError(f"{source}: say which split with --split: {', '.join(data)}")
-        data = next(iter(data.values()))
+    if isinstance(data, dict) and len(data) > 1:
+        raise InputError(f"{source}: say which split with --split: {', '.join(data)}")
+    data = [*data.values()][0] if isinstance(data, dict) else data
     return [(f"{source}:{place}", row) for place, row in enumerate(data, 1)]
 
 
-# ---------------------------------------------------------------- write files
-
 def check_output(path, force, *inputs):
     """InputError where `path` may not be written: it is one of the inputs, or is there and not forced."""
-    if any(os.path.exists(i) and os.path.exists(path) and os.path.samefile(i, path) for i in inputs if i):
+    there = os.path.exists(path)
+    if there and any(os.path.samefile(i, path) for i in inputs if i and os.path.exists(i)):
         raise InputError(f"{path} is the input: write to another file")
-    if os.path.exists(path) and not force:
+    if there and not force:
         raise InputError(f"{path} exists already: --force overwrites it")
 
 
 def write_text(path, text, append=False):
-    """Write a UTF-8 file. A whole file is replaced at once: a kill keeps the old one."""
+    """Write a UTF-8 file. A whole file is replaced at once: a kill or a full disk keeps the old one."""
     path = Path(path)
-    target = path if append else path.with_name(path.name + ".tmp")
+    new = path if append else path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(target, "a" if append else "w", encoding="utf-8") as file:
+        with open(new, "a" if append else "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(target, path)                  # of a file by itself: does nothing
+        os.replace(new, path)                     # of a file by itself: does nothing
     finally:
-        if not append:
-            target.unlink(missing_ok=True)        # there only if the disk was full
+        if new != path:
+            new.unlink(missing_ok=True)
 
 
 def write_jsonl(path, rows, append=False):
@@ -372,12 +344,11 @@ def has_checkpoint(folder):
 
 
 def save(model, tokenizer, folder, trainer=None):
-    """Write a Hugging Face checkpoint folder, with `trainer` as its trainer.pt. It is made beside the old one
-    and put in its place: a kill leaves the old one or the new one, never a mixture."""
+    """Write a Hugging Face checkpoint folder, with trainer.pt. A kill leaves the old one or the new one."""
     new, old = Path(f"{folder}.new"), Path(f"{folder}.old")
     has_checkpoint(folder)
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     model.save_pretrained(new)
     tokenizer.save_pretrained(new)
     if trainer:
@@ -394,55 +365,54 @@ class Run:
     """The folder --out of a training: args.json, its logs, `last` to resume from, perhaps `best`.
 
     Making a Run only looks and refuses; `begin` writes, once all other input has proved good.
-    state: what trainer.pt held (None in a new run). stopped: True after Ctrl-C.
+    state: what trainer.pt held, None in a new run. stopped: True after Ctrl-C.
     """
     def __init__(self, args, free=(), logs=("metrics.jsonl",)):
         """free: flags that --resume may change, besides those that concern no number."""
-        self.args, self.folder, self.logs, self.state, self.stopped = args, Path(args.out), logs, None, False
-        self.last, flags, model = self.folder / "last", self.folder / "args.json", Path(args.model).resolve()
+        self.args, self.folder, self.state, self.stopped = args, Path(args.out), None, False
+        self.last, self.logs = self.folder / "last", [self.folder / name for name in logs]
+        model, begun = Path(args.model).resolve(), (self.folder / "args.json").exists()
         if self.folder.resolve() in (model, *model.parents):
             raise InputError(f"--model {args.model} lies in --out {args.out}: write to another folder")
-        if self.folder.exists() and not flags.exists() and any(self.folder.iterdir()):
+        if not begun and self.folder.exists() and any(self.folder.iterdir()):
             raise InputError(f"--out {args.out} is not empty, and no run of this script (no args.json)")
-        if flags.exists() and not (args.resume or args.force):
-            raise InputError(f"{args.out} holds a run already: --resume goes on with it, --force throws it away")
-        if args.resume and flags.exists():
-            try:
-                self._resume(json.loads(flags.read_text(encoding="utf-8")), free)
-            except InputError:
-                raise
-            except Exception as error:            # any file of the run may be broken, or a pickle of malice
-                raise InputError(f"{args.out}: cannot be resumed ({type(error).__name__} in args.json or "
-                                 "last/trainer.pt); --force begins anew") from None
+        if begun and args.resume:
+            self._resume({"resume", "force", "device", "save_every", *free})
+        elif begun and not args.force:
+            raise InputError(f"{args.out} holds a run already: --resume goes on, --force throws it away")
 
-    def _resume(self, old, free):
-        """Compare the flags, load the state, and see that the logs reach as far."""
-        for name in sorted(set(vars(self.args)) - {"resume", "force", "device", "save_every", *free}):
-            if old.get(name) != getattr(self.args, name):
-                raise InputError(f"--resume with another --{name.replace('_', '-')} than the run began with")
-        if has_checkpoint(self.last):
-            self.state = torch.load(self.last / "trainer.pt", map_location="cpu", weights_only=True)
-            for name in self.logs:
-                if os.path.getsize(self.folder / name) < self.state["sizes"][name]:
-                    raise InputError(f"{self.folder / name} is shorter than at the checkpoint; --force begins anew")
+    def _resume(self, free):
+        """Load the state, see that the logs reach as far, and compare the flags."""
+        with refusing(f"{self.folder}: cannot be resumed, --force begins anew"):
+            old = json.loads((self.folder / "args.json").read_text(encoding="utf-8"))
+            new = vars(self.args)
+            others = [name for name in new if name not in free and old.get(name) != new[name]]
+            if has_checkpoint(self.last):         # weights_only: a pickle of malice is refused
+                self.state = torch.load(self.last / "trainer.pt", map_location="cpu", weights_only=True)
+                for log, size in zip(self.logs, self.state["sizes"], strict=True):
+                    if log.stat().st_size < size:
+                        raise ValueError(f"{log.name} is shorter than at the checkpoint")
+        if others:
+            raise InputError(f"--resume with another --{others[0].replace('_', '-')} than the run began with")
 
     def begin(self):
-        """Lock the folder, write args.json, cut the logs back to the checkpoint, mind Ctrl-C. -> steps done"""
+        """Lock the folder, write args.json, cut the logs to the checkpoint, mind Ctrl-C. -> steps done"""
         self.folder.mkdir(parents=True, exist_ok=True)
-        Run.lock = open(self.folder / self.logs[0], "a")      # of the class: an earlier run's lock is let go
+        Run.lock = open(self.logs[0], "a")        # of the class: an earlier run's lock is let go
         try:
             fcntl.flock(Run.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{self.folder}: another process is writing there") from None
-        for name in () if self.state else ("last", "best"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+        if not self.state:
+            shutil.rmtree(self.last, ignore_errors=True)
+            shutil.rmtree(self.folder / "best", ignore_errors=True)
+        state = self.state or {"step": 0, "best": -math.inf, "sizes": [0] * len(self.logs)}
         write_text(self.folder / "args.json", json.dumps(vars(self.args), indent=1) + "\n")
-        for name in self.logs:
-            with open(self.folder / name, "a") as file:
-                file.truncate(self.state["sizes"][name] if self.state else 0)
+        for log, size in zip(self.logs, state["sizes"]):
+            log.touch()
+            os.truncate(log, size)
         signal.signal(signal.SIGINT, self._interrupt)
-        self.best = self.state["best"] if self.state else -math.inf
-        self.done, self.state = self.state["step"] if self.state else 0, None     # the state's memory is free
+        self.done, self.best, self.state = state["step"], state["best"], None     # the state's memory is free
         return self.done
 
     def _interrupt(self, *_):
@@ -461,13 +431,13 @@ class Run:
 
     def log(self, row, shown=()):
         """Append a row to metrics.jsonl; `shown` names the numbers for the progress bar."""
-        self.note(json.dumps(row, default=float), "metrics.jsonl")
+        write_text(self.logs[0], json.dumps(row, default=float) + "\n", append=True)
         if shown:
             self.bar.set_postfix({name: f"{row[name]:.3g}" for name in shown}, refresh=False)
 
-    def note(self, text, name="samples.txt"):
-        """Append a line to a log."""
-        write_text(self.folder / name, text + "\n", append=True)
+    def note(self, text):
+        """Append a line to samples.txt."""
+        write_text(self.logs[1], text + "\n", append=True)
 
     def save_best(self, score, model, tokenizer):
         """Write `best` if there is a score and it beats all earlier ones, that of step 0 included."""
@@ -478,19 +448,17 @@ class Run:
     def save(self, step, model, tokenizer, optimizer, **more):
         """Write `last` where it is due: every --save-every steps, at the end and after Ctrl-C."""
         if step % self.args.save_every == 0 or step == self.total or self.stopped:
-            sizes = {name: os.path.getsize(self.folder / name) for name in self.logs}
-            state = {"step": step, "best": self.best, "sizes": sizes, "optimizer": optimizer.state_dict(), **more}
-            save(model, tokenizer, self.last, {**state, "weights": optimizer.param_groups[0]["params"]})
+            sizes, weights = [log.stat().st_size for log in self.logs], optimizer.param_groups[0]["params"]
+            state = {"step": step, "best": self.best, "sizes": sizes, "weights": weights, **more}
+            save(model, tokenizer, self.last, {**state, "optimizer": optimizer.state_dict()})
 
 
 # ---------------------------------------------------------------- optimizer
 
 def make_optimizer(model, lr, on_host=False, state=None):
     """AdamW on float32 weights, without decay; `state` is that of a Run.
-
     A bf16 weight would lose an update of 5e-7, so the optimizer then works on float32 copies, on the host if
-    asked to. Every gradient moves to its copy as soon as it is complete.
-    """
+    asked to. Every gradient moves to its copy as soon as it is complete."""
     weights = list(model.parameters())
     if model.dtype != torch.float32 or on_host:
         copies = {p: p.detach().to("cpu" if on_host else p.device, torch.float32, copy=True) for p in weights}

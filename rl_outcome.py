@@ -39,14 +39,15 @@ def parse_args(argv=None):
     add, count, share, rate = parser.add_argument, number(int, 1), number(float, 0, 1), number(float, 0)
     # files
     add("--model", required=True, help="the SFT model, folder or hub name: first policy and reference")
-    add("--data", help="problems: file, folder or datasets name (not with --offline)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", help="problems: file, or folder or name for datasets")
+    source.add_argument("--offline", metavar="SAMPLES", help="learn from this samples file without rollouts")
     add("--split", help="split of --data")
     add("--out", required=True, help="run folder, the only place written to")
     add("--eval-data", help="held-out problems for greedy evaluation, which picks best/")
     add("--samples", help="samples file whose accuracy per problem filters --data")
-    add("--min-acc", type=share, help="of --samples or --offline: least accuracy of a problem (0.1)")
+    add("--min-acc", type=share, default=0.1, help="of --samples or --offline: least accuracy (0.1)")
     add("--max-acc", type=share, help="greatest (0.9; with --offline 0.7)")
-    add("--offline", metavar="SAMPLES", help="learn from this samples file without rollouts")
     # algorithm
     add("--steps", type=count, default=500, help="rollouts (500)")
     add("--prompts-per-step", type=count, default=64, help="P, problems per rollout (64)")
@@ -79,11 +80,6 @@ def parse_args(argv=None):
     add("--resume", action="store_true", help="go on from --out/last")
     add("--force", action="store_true", help="throw away the run in --out")
     args = parser.parse_args(argv)
-    if bool(args.data) == bool(args.offline):
-        raise InputError("one of --data and --offline is needed")
-    if not (args.samples or args.offline or args.min_acc is None and args.max_acc is None):
-        raise InputError("--min-acc and --max-acc filter by --samples or --offline, and there is none")
-    args.min_acc = 0.1 if args.min_acc is None else args.min_acc
     if args.max_acc is None:
         args.max_acc = 0.7 if args.offline else 0.9
     if args.updates_per_rollout > args.prompts_per_step * args.num_samples:
@@ -113,10 +109,8 @@ def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
 
 
 def response_logprobs(policy, trajectories, temperature):
-    """Log-probs of the response tokens of trajectories, one after the other: [sum of len(t.ids)].
-
-    Rows are padded on the right, where causal attention never looks, so no mask is needed.
-    """
+    """Log-probs of the response tokens of trajectories, one after the other: [sum of len(t.ids)]. Rows are
+    padded on the right, where causal attention never looks, so no mask is needed."""
     rows = [torch.tensor(t.prompt + t.ids) for t in trajectories]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(policy.device)                # [B, L]
     hidden = policy.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state             # [B, L, H]
@@ -169,7 +163,7 @@ def per_response(logp, batch, ratio):
 
 
 def loss_of(part, batch, logp, args):
-    """The share of `part` in (3), the mean over the batch, from its token log-probs [N]; -> loss, ratios [B]."""
+    """The share of `part` in (3), the mean over `batch`, from token log-probs [N]; -> loss, ratios [B]."""
     logp = per_response(logp, part, args.ratio)
     logp_old = per_response(torch.cat([t.logp_old for t in part]), part, args.ratio)
     advantages = torch.stack([t.advantage for t in part]).to(logp.device)
@@ -212,11 +206,8 @@ def checks(t):
 
 
 def choose(logits, uniforms, temperature):
-    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B].
-
-    The CDF is float64: in float32 most of a large vocabulary adds less than a rounding error, so that those
-    tokens could never be drawn.
-    """
+    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B]. The
+    CDF is float64: in float32 most tokens of a large vocabulary would be rounded away and never drawn."""
     if temperature == 0:
         return logits.argmax(-1)
     cdf = (logits / temperature).softmax(-1).to(uniforms.dtype).cumsum(-1)
@@ -265,10 +256,10 @@ def rollout(policy, prompts, num_samples, stops, temperature, uniforms):
 def sample_trajectories(policy, tokenizer, problems, num_samples, temperature, args, step):
     """Roll out and score num_samples responses to each problem, at most --rollout-rows at once."""
     stops, trajectories = models.stop_ids(policy, tokenizer), []
-    size, exact = max(1, args.rollout_rows // num_samples), policy.device.type != "mps"
+    size, real = max(1, args.rollout_rows // num_samples), "f4" if policy.device.type == "mps" else "f8"
     for first in range(0, len(problems), size):
         part = [(p, models.prompt_ids(tokenizer, p["problem"])) for p in problems[first:first + size]]
-        uniforms = [stream(args.seed, "draws", step, first + i, m).random(args.max_new_tokens, "f8" if exact else "f4")
+        uniforms = [stream(args.seed, "draws", step, first + i, m).random(args.max_new_tokens, real)
                     for i in range(len(part)) for m in range(num_samples)]
         uniforms = torch.from_numpy(np.stack(uniforms)).to(policy.device)
         responses = rollout(policy, [prompt for _, prompt in part], num_samples, stops, temperature, uniforms)
@@ -285,7 +276,7 @@ def stream(seed, purpose, *place):
 # ---------------------------------------------------------------- rewards
 
 def score(t, tokenizer, args):
-    """Cut the response into actions and reward it. Without a stop token its last action and R_o are -1, though
+    """Cut the response into actions and reward it. Without a stop token its last action and R_o are -1, but
     a right last solution still counts in `accuracy`, as in evaluate.py."""
     t.actions, t.owner = verifier.action_ids(tokenizer, t.ids)
     t.rewards = verifier.action_rewards(t.actions, t.problem["answer"], finished=True)
@@ -301,8 +292,7 @@ def set_bin_baselines(data):
     for t in data:
         bins[int(10 * t.problem["accuracy"])].append(t.reward)
     for t in data:
-        rewards = bins[int(10 * t.problem["accuracy"])]
-        t.baseline = sum(rewards) / len(rewards)
+        t.baseline = float(np.mean(bins[int(10 * t.problem["accuracy"])]))
 
 
 def set_advantages(trajectories, args):
@@ -333,15 +323,10 @@ def read_samples(path, args):
 
 def rejected(t, args):
     """App. F: why a stored trajectory is not learnt from, or None."""
-    if len(t.ids) > args.max_new_tokens:
-        return "too long"
-    if len(t.actions) > 20:
-        return "more than 20 actions"
-    if t.actions[-1].type == "solve":
-        return "not solve, verify, solve, verify"
-    if ("correct", True) in checks(t)[:-1]:
-        return "goes on after a right solution was found correct"
-    return None
+    reasons = {"too long": len(t.ids) > args.max_new_tokens, "more than 20 actions": len(t.actions) > 20,
+               "not solve, verify, solve, verify": t.actions[-1].type == "solve",
+               "goes on after a right solution was found correct": ("correct", True) in checks(t)[:-1]}
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def read_offline(policy, tokenizer, args):
@@ -378,10 +363,9 @@ def read_data(policy, tokenizer, args):
 
 def take(data, count, step, seed):
     """The items of step 1, 2, ...; every epoch is a permutation of its own."""
-    places = range((step - 1) * count, step * count)
-    order = {epoch: stream(seed, "epoch", epoch).permutation(len(data))
-             for epoch in {i // len(data) for i in places}}
-    return [data[order[i // len(data)][i % len(data)]] for i in places]
+    places = [divmod(i, len(data)) for i in range((step - 1) * count, step * count)]
+    order = {e: stream(seed, "epoch", e).permutation(len(data)) for e in {epoch for epoch, _ in places}}
+    return [data[order[epoch][i]] for epoch, i in places]
 
 
 # ---------------------------------------------------------------- statistics (=)
@@ -402,7 +386,8 @@ def behaviour(trajectories):
             "CIR": mean(not last for first, last in ends if first),
             "no_verdict": mean(verdict is None for verdict, _ in judged),
             "finished": mean(t.finished for t in trajectories),
-            "trials": mean(len(solves(t)) for t in trajectories), "tokens": mean(len(t.ids) for t in trajectories)}
+            "trials": mean(len(solves(t)) for t in trajectories),
+            "tokens": mean(len(t.ids) for t in trajectories)}
 
 
 def evaluate(policy, tokenizer, problems, args):
@@ -445,11 +430,8 @@ def show(t, step):
 
 @torch.no_grad()
 def set_logprobs(policy, reference, minibatches, args):
-    """Score every token under the policy and the reference.
-
-    In the micro-batches that `update` will make: so the first ratio after a rollout is exactly 1 (on a GPU up
-    to rounding). Offline, the policy that sampled, pi_old, is the reference.
-    """
+    """Score every token under the policy and the reference, in the micro-batches that `update` will make: so
+    the first ratio is exactly 1 (on a GPU up to rounding). Offline, the reference is the sampler, pi_old."""
     if reference:
         reference.to(policy.device)
     for part in [part for batch in minibatches for part in micro_batches(batch, args.max_tokens)]:
@@ -477,11 +459,11 @@ def update(policy, optimizer, batch, lr, args):
 
 
 def check_updates(updates, policy, args):
-    """InputError where the first ratio of a rollout is not 1, or no update could be made."""
-    off, slack = (updates[0]["ratio"] - 1).abs().max().item(), 0 if policy.device.type == "cpu" else 0.05
+    """InputError where no update could be made, or the first ratio of a rollout is not 1."""
     if all(u["skipped"] for u in updates):
         raise InputError(f"the loss is not finite: try a lower --lr; {args.out}/last is the last good")
-    if off > slack and not args.offline:
+    off = (updates[0]["ratio"] - 1).abs().max().item()
+    if off > (0 if policy.device.type == "cpu" else 0.05) and not args.offline:
         raise InputError(f"the first ratio is off by {off:.2g}: the model scores a text anew each time")
 
 

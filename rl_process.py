@@ -40,14 +40,15 @@ def parse_args(argv=None):
     add, count, share, rate = parser.add_argument, number(int, 1), number(float, 0, 1), number(float, 0)
     # files
     add("--model", required=True, help="the SFT model, folder or hub name: first policy and reference")
-    add("--data", help="problems: file, folder or datasets name (not with --offline)")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", help="problems: file, or folder or name for datasets")
+    source.add_argument("--offline", metavar="SAMPLES", help="learn from this samples file without rollouts")
     add("--split", help="split of --data")
     add("--out", required=True, help="run folder, the only place written to")
     add("--eval-data", help="held-out problems for greedy evaluation, which picks best/")
     add("--samples", help="samples file whose accuracy per problem filters --data")
-    add("--min-acc", type=share, help="of --samples or --offline: least accuracy of a problem (0.1)")
+    add("--min-acc", type=share, default=0.1, help="of --samples or --offline: least accuracy (0.1)")
     add("--max-acc", type=share, help="greatest (0.9; with --offline 0.7)")
-    add("--offline", metavar="SAMPLES", help="learn from this samples file without rollouts")
     # algorithm
     add("--steps", type=count, default=500, help="rollouts (500)")
     add("--prompts-per-step", type=count, default=64, help="P, problems per rollout (64)")
@@ -63,7 +64,7 @@ def parse_args(argv=None):
     # (4) running: over the run and this batch; batch: this batch only; level: a group per problem level too;
     # rloo: leave-one-out by place (SPOC, arXiv 2506.06923); offline also by tenths of the sampled accuracy
     add("--baseline", choices=ONLINE + OFFLINE, help="group of (4) (running; with --offline bin-position)")
-    # As part of a right *incorrect* verdict the stop token shares its +1, though the response may not end there.
+    # As part of a right *incorrect* verdict the stop token shares its +1, though ending there is wrong.
     add("--end-token", choices=("verify", "own", "free"), default="verify",
         help="the stop token: part of the last action, an action with reward R_o, or in no action")
     # (6) weighs the actions of short trajectories more, which also rewards stopping early.
@@ -90,11 +91,6 @@ def parse_args(argv=None):
     add("--resume", action="store_true", help="go on from --out/last")
     add("--force", action="store_true", help="throw away the run in --out")
     args = parser.parse_args(argv)
-    if bool(args.data) == bool(args.offline):
-        raise InputError("one of --data and --offline is needed")
-    if not (args.samples or args.offline or args.min_acc is None and args.max_acc is None):
-        raise InputError("--min-acc and --max-acc filter by --samples or --offline, and there is none")
-    args.min_acc = 0.1 if args.min_acc is None else args.min_acc
     if args.max_acc is None:
         args.max_acc = 0.7 if args.offline else 0.9
     if args.updates_per_rollout > args.prompts_per_step * args.num_samples:
@@ -127,10 +123,8 @@ def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
 
 
 def response_logprobs(policy, trajectories, temperature):
-    """Log-probs of the response tokens of trajectories, one after the other: [sum of len(t.ids)].
-
-    Rows are padded on the right, where causal attention never looks, so no mask is needed.
-    """
+    """Log-probs of the response tokens of trajectories, one after the other: [sum of len(t.ids)]. Rows are
+    padded on the right, where causal attention never looks, so no mask is needed."""
     rows = [torch.tensor(t.prompt + t.ids) for t in trajectories]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(policy.device)                # [B, L]
     hidden = policy.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state             # [B, L, H]
@@ -173,14 +167,17 @@ class ContextBaseline:
             count, total = self.table.get(context, (0, 0))
             self.table[context] = count + 1, total + reward
 
-    def mean(self, context):
+    def mean(self, context, own=None):
+        """own: a reward in the table to be left out, for a leave-one-out mean."""
         count, total = self.table.get(context, (0, 0))
+        if own is not None:
+            count, total = count - 1, total - own
         return total / count if count >= self.least else 0.0
 
     def report(self, most=20):
-        """The contexts met most often, as text."""
+        """The contexts met most often, a line each."""
         rows = sorted(self.table.items(), key=lambda item: -item[1][0])[:most]
-        return "\n".join(f"{str(context):40} {count:7d} {total / count:+.3f}" for context, (count, total) in rows)
+        return "\n".join(f"{str(context):40} {n:7d} {total / n:+.3f}" for context, (n, total) in rows)
 
     def state_dict(self):
         return dict(self.table)
@@ -189,47 +186,29 @@ class ContextBaseline:
         self.table = dict(table)
 
 
-def places(t):
-    """Place of every action in its trajectory; an <end> that is an action has a place of its own."""
-    return [i if i < len(t.actions) else "end" for i in range(len(t.rewards))]
-
-
 def groups(t, baseline):
-    """The group of (4) of every action of a trajectory."""
-    contexts = reward_contexts(t.rewards)
-    if t.rewards and places(t)[-1] == "end":            # not compared with another solve
-        contexts[-1] = ("end", *contexts[-1])
+    """The group of (4) of every action of a trajectory. An <end> that is an action has groups of its own."""
+    contexts, places = reward_contexts(t.rewards), list(range(len(t.rewards)))
+    if len(places) > len(t.actions):
+        contexts[-1], places[-1] = ("end", *contexts[-1]), "end"
     if baseline == "level":
         return [(t.problem["level"], context) for context in contexts]
-    if baseline.startswith("bin"):                      # tenths of the problem's sampled accuracy (App. F)
-        keys = contexts if baseline == "bin-context" else places(t)
+    if baseline == "rloo":
+        return [(t.problem["id"], place) for place in places]
+    if baseline.startswith("bin"):              # tenths of the problem's sampled accuracy (App. F)
+        keys = contexts if baseline == "bin-context" else places
         return [(int(10 * t.problem["accuracy"]), key) for key in keys]
     return contexts
-
-
-def leave_one_out_by_place(samples):
-    """{place: reward} of each sample of a problem -> {place: mean of the other samples that get there, or 0}.
-
-    >>> leave_one_out_by_place([{0: 1, 1: 1}, {0: -1}, {0: 1, 1: -1}])
-    [{0: 0.0, 1: -1.0}, {0: 1.0}, {0: 0.0, 1: 1.0}]
-    """
-    baselines = []
-    for mine in samples:
-        others = {place: [r[place] for r in samples if r is not mine and place in r] for place in mine}
-        baselines.append({place: sum(found) / len(found) if found else 0.0 for place, found in others.items()})
-    return baselines
 
 
 def bonus(t):
     """The released code's factors on R - b: 2 for the check of a right solution, and for a retry that makes a
     wrong solution right or a right one wrong."""
-    factors, before = [], None                          # before: is the solution before this one right
+    factors, before = [], None                  # before: is the solution before this action right
     for action, right in zip(t.actions, t.right):
-        if action.type == "solve":
-            factors.append(2.0 if before is not None and right != before else 1.0)
-            before = right
-        else:
-            factors.append(2.0 if before else 1.0)
+        retry = action.type == "solve"
+        factors.append(2.0 if (before is not None and right != before if retry else before) else 1.0)
+        before = right if retry else before
     return factors + [1.0] * (len(t.rewards) - len(factors))
 
 
@@ -267,7 +246,7 @@ def action_weights(part, batch, average):
 
 
 def loss_of(part, batch, logp, args):
-    """The share of `part` in (6), the mean over the batch, from its token log-probs [N]; -> loss, ratios [A]."""
+    """The share of `part` in (6), the mean over `batch`, from token log-probs [N]; -> loss, ratios [A]."""
     logp = per_action(logp, part, args.ratio)
     logp_old = per_action(torch.cat([t.logp_old for t in part]), part, args.ratio)
     advantages = torch.cat([t.advantage for t in part]).to(logp.device)
@@ -311,11 +290,8 @@ def checks(t):
 
 
 def choose(logits, uniforms, temperature):
-    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B].
-
-    The CDF is float64: in float32 most of a large vocabulary adds less than a rounding error, so that those
-    tokens could never be drawn.
-    """
+    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B]. The
+    CDF is float64: in float32 most tokens of a large vocabulary would be rounded away and never drawn."""
     if temperature == 0:
         return logits.argmax(-1)
     cdf = (logits / temperature).softmax(-1).to(uniforms.dtype).cumsum(-1)
@@ -364,10 +340,10 @@ def rollout(policy, prompts, num_samples, stops, temperature, uniforms):
 def sample_trajectories(policy, tokenizer, problems, num_samples, temperature, args, step):
     """Roll out and score num_samples responses to each problem, at most --rollout-rows at once."""
     stops, trajectories = models.stop_ids(policy, tokenizer), []
-    size, exact = max(1, args.rollout_rows // num_samples), policy.device.type != "mps"
+    size, real = max(1, args.rollout_rows // num_samples), "f4" if policy.device.type == "mps" else "f8"
     for first in range(0, len(problems), size):
         part = [(p, models.prompt_ids(tokenizer, p["problem"])) for p in problems[first:first + size]]
-        uniforms = [stream(args.seed, "draws", step, first + i, m).random(args.max_new_tokens, "f8" if exact else "f4")
+        uniforms = [stream(args.seed, "draws", step, first + i, m).random(args.max_new_tokens, real)
                     for i in range(len(part)) for m in range(num_samples)]
         uniforms = torch.from_numpy(np.stack(uniforms)).to(policy.device)
         responses = rollout(policy, [prompt for _, prompt in part], num_samples, stops, temperature, uniforms)
@@ -384,7 +360,7 @@ def stream(seed, purpose, *place):
 # ---------------------------------------------------------------- rewards
 
 def score(t, tokenizer, args):
-    """Cut the response into actions and reward it. Without a stop token its last action and R_o are -1, though
+    """Cut the response into actions and reward it. Without a stop token its last action and R_o are -1, but
     a right last solution still counts in `accuracy`, as in evaluate.py."""
     t.actions, t.owner = verifier.action_ids(tokenizer, t.ids)
     t.rewards = verifier.action_rewards(t.actions, t.problem["answer"], finished=True)
@@ -400,22 +376,19 @@ def score(t, tokenizer, args):
 
 def set_advantages(trajectories, table, args):
     """Equation (5) for a rollout; -> share of actions without a signal (R_a = b)."""
-    if args.baseline == "batch":
+    if args.baseline in ("batch", "rloo"):
         table = ContextBaseline(least=1)
     if not args.offline:
         for t in trajectories:
             table.update(groups(t, args.baseline), t.rewards)
-    baselines = [[table.mean(group) for group in groups(t, args.baseline)] for t in trajectories]
-    if args.baseline == "rloo":
-        samples, m = [dict(zip(places(t), t.rewards)) for t in trajectories], args.num_samples
-        found = [b for i in range(0, len(samples), m) for b in leave_one_out_by_place(samples[i:i + m])]
-        baselines = [list(b.values()) for b in found]
     silent = []
-    for t, b in zip(trajectories, baselines):
+    for t in trajectories:
+        own = t.rewards if args.baseline == "rloo" else [None] * len(t.rewards)
+        baseline = torch.tensor([table.mean(*x) for x in zip(groups(t, args.baseline), own)])
         factor = torch.tensor(bonus(t)) if args.bonus else 1
-        rewards, baseline = factor * torch.tensor(t.rewards).float(), factor * torch.tensor(b)
         kl = per_action((t.logp - t.logp_ref).cpu(), [t], "sum")
-        t.advantage = advantage(rewards, baseline, kl, args.beta)
+        rewards = torch.tensor(t.rewards).float()
+        t.advantage = advantage(factor * rewards, factor * baseline, kl, args.beta)
         silent.append((rewards - baseline).abs() < 1e-6)
     return torch.cat(silent).float().mean().item()
 
@@ -449,15 +422,10 @@ def read_samples(path, args):
 
 def rejected(t, args):
     """App. F: why a stored trajectory is not learnt from, or None."""
-    if len(t.ids) > args.max_new_tokens:
-        return "too long"
-    if len(t.actions) > 20:
-        return "more than 20 actions"
-    if t.actions[-1].type == "solve":
-        return "not solve, verify, solve, verify"
-    if ("correct", True) in checks(t)[:-1]:
-        return "goes on after a right solution was found correct"
-    return None
+    reasons = {"too long": len(t.ids) > args.max_new_tokens, "more than 20 actions": len(t.actions) > 20,
+               "not solve, verify, solve, verify": t.actions[-1].type == "solve",
+               "goes on after a right solution was found correct": ("correct", True) in checks(t)[:-1]}
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def read_offline(policy, tokenizer, args):
@@ -494,10 +462,9 @@ def read_data(policy, tokenizer, args):
 
 def take(data, count, step, seed):
     """The items of step 1, 2, ...; every epoch is a permutation of its own."""
-    places = range((step - 1) * count, step * count)
-    order = {epoch: stream(seed, "epoch", epoch).permutation(len(data))
-             for epoch in {i // len(data) for i in places}}
-    return [data[order[i // len(data)][i % len(data)]] for i in places]
+    places = [divmod(i, len(data)) for i in range((step - 1) * count, step * count)]
+    order = {e: stream(seed, "epoch", e).permutation(len(data)) for e in {epoch for epoch, _ in places}}
+    return [data[order[epoch][i]] for epoch, i in places]
 
 
 # ---------------------------------------------------------------- statistics (=)
@@ -518,7 +485,8 @@ def behaviour(trajectories):
             "CIR": mean(not last for first, last in ends if first),
             "no_verdict": mean(verdict is None for verdict, _ in judged),
             "finished": mean(t.finished for t in trajectories),
-            "trials": mean(len(solves(t)) for t in trajectories), "tokens": mean(len(t.ids) for t in trajectories)}
+            "trials": mean(len(solves(t)) for t in trajectories),
+            "tokens": mean(len(t.ids) for t in trajectories)}
 
 
 def evaluate(policy, tokenizer, problems, args):
@@ -561,11 +529,8 @@ def show(t, step):
 
 @torch.no_grad()
 def set_logprobs(policy, reference, minibatches, args):
-    """Score every token under the policy and the reference.
-
-    In the micro-batches that `update` will make: so the first ratio after a rollout is exactly 1 (on a GPU up
-    to rounding). Offline, the policy that sampled, pi_old, is the reference.
-    """
+    """Score every token under the policy and the reference, in the micro-batches that `update` will make: so
+    the first ratio is exactly 1 (on a GPU up to rounding). Offline, the reference is the sampler, pi_old."""
     if reference:
         reference.to(policy.device)
     for part in [part for batch in minibatches for part in micro_batches(batch, args.max_tokens)]:
@@ -593,11 +558,11 @@ def update(policy, optimizer, batch, lr, args):
 
 
 def check_updates(updates, policy, args):
-    """InputError where the first ratio of a rollout is not 1, or no update could be made."""
-    off, slack = (updates[0]["ratio"] - 1).abs().max().item(), 0 if policy.device.type == "cpu" else 0.05
+    """InputError where no update could be made, or the first ratio of a rollout is not 1."""
     if all(u["skipped"] for u in updates):
         raise InputError(f"the loss is not finite: try a lower --lr; {args.out}/last is the last good")
-    if off > slack and not args.offline:
+    off = (updates[0]["ratio"] - 1).abs().max().item()
+    if off > (0 if policy.device.type == "cpu" else 0.05) and not args.offline:
         raise InputError(f"the first ratio is off by {off:.2g}: the model scores a text anew each time")
 
 

@@ -101,6 +101,8 @@ def load_requests(args):
             user = f"Problem:\n{r['problem']}\n\nYour earlier answer: {answer}\n\nCheck this answer."
             row = {"id": r["id"], "problem": r["problem"], "answer": answer}
             requests.append(Request(f"{r['id']}\t{answer}", row, VERIFY_SYSTEM, user, None))
+    if not requests:
+        raise InputError(f"{args.data}: no boxed answers to check")
     return requests
 
 
@@ -111,11 +113,9 @@ class SlotCache(Cache):
         self.layers, self.capacity = [], capacity       # the base class's own storage stays empty
         one, example = torch.zeros(1, 1, dtype=torch.long, device=model.device), DynamicCache()
         model.get_decoder()(input_ids=one, cache=example, use_cache=True)       # shows the shapes
-        try:                                            # two [slots, kv heads, capacity, head dim] a layer
-            self.stores = [[x.new_zeros(slots, x.shape[1], capacity, x.shape[3])
+        with models.refusing(f"no memory for {slots} x {capacity} tokens, lower --batch-tokens"):
+            self.stores = [[x.new_zeros(slots, x.shape[1], capacity, x.shape[3])        # for every layer two
                             for x in (layer.keys, layer.values)] for layer in example.layers]
-        except RuntimeError:
-            raise InputError(f"no memory for {slots} x {capacity} tokens: lower --batch-tokens") from None
         self.state = one.new_zeros(slots, 3)            # columns TOKEN, LENGTH, DRAWN
         dtype = torch.float32 if model.device.type == "mps" else torch.float64
         self.uniforms = torch.zeros(slots, most_draws, dtype=dtype, device=model.device)
@@ -170,7 +170,7 @@ def check_decoding(model):
     windows = {name: size for name, size in vars(config).items()
                if type(size) is int and ("window" in name or "attention_chunk" in name)}
     vars(config).update({name: 3 for name, size in windows.items() if size > 256})
-    try:
+    with models.refusing(f"{config.model_type}: sampling needs plain keys and values"):
         end = 12 + max((size for size in windows.values() if size <= 256), default=0)
         ids = torch.arange(3, 2 * end + 3, device=model.device).view(2, end) % config.vocab_size
         plain = model(input_ids=ids, use_cache=False).logits                                # [2, end, V]
@@ -182,10 +182,7 @@ def check_decoding(model):
             off.append((logits - plain[rows, length]).abs().max() / plain.abs().max())
         if not torch.stack(off).max() <= (1e-3 if model.dtype == torch.float32 else 0.03):
             raise ValueError(f"with these the logits are off by {max(off):.1%} of the largest")
-    except Exception as error:      # a state instead of keys and values, masks of the model's own, ...
-        raise InputError(f"{config.model_type}: sampling needs plain keys and values: {error}") from None
-    finally:
-        vars(config).update(windows)
+    vars(config).update(windows)            # after a refusal nobody needs the model
 
 
 def has_fixed_rope(config):

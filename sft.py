@@ -26,9 +26,8 @@ Chosen on purpose:
 - The loss is the mean over a batch's trained tokens, the KL term the mean over the tokens that --kl-on names.
   The paper takes the trained ones. On the toy world `first` is better: the first solution, masked or not,
   keeps the base's skill, and no term holds the retries to a base that never retried.
-- --isc is Partial Answer Masking of "Small Language Model Can Self-correct" (arXiv 2401.07301), which we take
-  to be: every *wrong* solution is masked as a whole, all else is trained (they have no KL term: --kl-coef 0).
-  `build` makes all earlier solutions wrong, so there it equals (1); it differs where a right one is doubted.
+- --isc is Partial Answer Masking of "Small Language Model Can Self-correct" (arXiv 2401.07301) as we read it:
+  only *wrong* solutions are masked (no KL term there: --kl-coef 0). It is (1) unless a right one is doubted.
 
 Map: flags - stage 0 - log-probs and KL - masks - batches and losses - train.
 """
@@ -58,7 +57,7 @@ def parse_args(argv=None):
     count, share, rate = number(int, 1), number(float, 0, 1), number(float, 0)
     add = build_parser.add_argument
     add("--samples", required=True, help="samples file, K responses per problem (paper: 5 at T = 0.7)")
-    add("--verifications", help="file of checks, a teacher's (toy.py --verify) or the model's (sample.py --verify)")
+    add("--verifications", help="file of checks: a teacher's (toy.py --verify) or the model's (sample.py)")
     add("--kind", choices=("confirmative", "problem-solving"), default="confirmative", help="of check")
     add("--wrong-share", type=share, nargs="+", default=[0, 0.2, 0.6, 1],
         help="k-th: the largest share of wrong samples for k rounds (0 0.2 0.6 1)")
@@ -95,7 +94,7 @@ def parse_args(argv=None):
     add("--offload", choices=("none", "optimizer"), default="none", help="the host keeps fp32 weights, AdamW")
     add("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
     # run
-    add("--held-out", type=number(float, 0, 0.99), default=0.05, help="share for evaluation, at most 200 (0.05)")
+    add("--held-out", type=number(float, 0, 0.99), default=0.05, help="for evaluation, at most 200 (0.05)")
     add("--eval-every", type=count, default=50, help="steps between held-out losses (50)")
     add("--save-every", type=count, default=200, help="steps between checkpoints (200)")
     add("--seed", type=number(int, 0), default=0, help="of the split and the order of the data")
@@ -110,9 +109,8 @@ def read_verifications(path, kind):
     """-> {(problem id or text, answer): [verification, ...]} of the kind asked for."""
     found = {}
     for where, row in models.read_jsonl(path, ("answer", "verification")):
-        for field in ("answer", "verification"):
-            if not isinstance(row[field], str):
-                raise InputError(f"{where}: field '{field}' is not a text")
+        if not all(isinstance(row[field], str) for field in ("answer", "verification")):
+            raise InputError(f"{where}: fields 'answer' and 'verification' must be texts")
         if row.get("id") is None and row.get("problem") is None:
             raise InputError(f"{where}: field 'id' or 'problem' is needed")
         if row.get("kind") in (None, kind):
@@ -132,9 +130,7 @@ def rounds(wrong_share, limits):
 
 def usable_attempts(row, right, verifications):
     """Finished samples that have a check which agrees with the truth; of the wrong, one for each answer.
-
-    right: of every sample, does it count as right. -> (right [(solution, check)], wrong [(solution, check)])
-    """
+    right: does each sample count as right. -> (right [(solution, check)], wrong [(solution, check)])"""
     good, bad = [], {}
     for text, finished, is_right in zip(row["responses"], row["finished"], right):
         answer = finished and verifier.extract_boxed(text)
@@ -197,10 +193,8 @@ def build(args):
         raise InputError("--wrong-share and --keep: one number for each k, and --wrong-share must rise to 1")
     if not (args.verifications or args.original_solutions):
         raise InputError("--verifications is needed (or --original-solutions)")
-    if args.original_solutions:
-        rows, verifications = models.read_problems(args.samples), {}
-    else:
-        rows, verifications = models.read_problems(args.samples, samples=True), read_verifications(args.verifications, args.kind)
+    rows = models.read_problems(args.samples, samples=not args.original_solutions)
+    verifications = {} if args.original_solutions else read_verifications(args.verifications, args.kind)
     written, fallen, lengths = [], Counter(), Counter()
     for row in tqdm(rows, desc="build", unit="problem", mininterval=1):
         right = [bool(finished) and verifier.judge(text, row["answer"])
@@ -243,10 +237,8 @@ def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
 
 
 def sum_kl(hidden, weight, base_hidden, base_weight, chunk=128):
-    """Sum over tokens of KL(pi || pi_base) over the whole vocabulary, made chunk by chunk as above.
-
-    hidden [N, H], weight [V, H], base_hidden [N, H'], base_weight [V, H'] -> one float32 number.
-    """
+    """Sum over tokens of KL(pi || pi_base) over the whole vocabulary, made chunk by chunk as above:
+    hidden [N, H], weight [V, H], base_hidden [N, H'], base_weight [V, H'] -> one float32 number."""
     wide = torch.promote_types(hidden.dtype, torch.float32)
     weight, base_weight = weight.to(wide), base_weight.to(wide)
 
@@ -286,11 +278,8 @@ def trained_actions(actions):
 
 
 def label_characters(actions, trained):
-    """-> (type, is trained, is of the first solution) for each character of the response.
-
-    A phrase, and the white space before it, is trained with the action that it opens; a retry phrase also
-    wherever it follows an *incorrect* verdict.
-    """
+    """-> (type, is trained, is of the first solution) for each character of the response. A phrase, and the
+    white space before it, is trained with its action; a retry phrase also after any *incorrect* verdict."""
     labels, before = [], ""
     for i, (action, learn) in enumerate(zip(actions, trained)):
         kind, text, start = action["type"], action["text"], len(labels)
@@ -308,11 +297,9 @@ def to_example(row, tokenizer, end, args):
     """Trajectory -> Example. The response is tokenised as a whole; a token that straddles two actions belongs
     to the action of its first character."""
     actions = row["actions"]
-    learn = trained_actions(actions)
+    learn = [True] * len(actions) if args.no_mask else trained_actions(actions)
     if args.isc:
         learn = [a["type"] == "verify" or verifier.judge(a["text"], row["answer"]) for a in actions]
-    if args.no_mask:
-        learn = [True] * len(actions)
     labels = label_characters(actions, learn)
     prompt = models.prompt_ids(tokenizer, row["problem"])
     text = "".join(a["text"] for a in actions)
@@ -444,7 +431,7 @@ def train(args):
 
 def main():
     args = parse_args()
-    build(args) if args.command == "build" else train(args)
+    {"build": build, "train": train}[args.command](args)
 
 
 if __name__ == "__main__":

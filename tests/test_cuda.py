@@ -89,12 +89,12 @@ def rl_updates(stage, folder, device):
     problems = models.read_problems(data)
     rollouts = stage.sample_trajectories(policy, tokenizer, problems, 4, args.temperature, args, 1)
     policy.to(device)
-    made = stage.make_optimizer(policy, args, None)
+    optimizer = models.make_optimizer(policy, args.lr)
     batches = [rollouts[::2], rollouts[1::2]]
     stage.set_logprobs(policy, reference, batches, args)
     table = [stage.start_baseline(problems, args, None)] if stage is rl_process else []
     stage.set_advantages(rollouts, *table, args)
-    found = [stage.update(policy, *made, batch, 1e-2, args) for batch in batches]
+    found = [stage.update(policy, optimizer, batch, 1e-2, args) for batch in batches]
     return [(u["loss"], u["norm"]) for u in found]
 
 

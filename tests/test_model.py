@@ -1,5 +1,7 @@
 """model.py: loading, pad and stop tokens, prompts, problem files, atomic checkpoints, user errors."""
+import argparse
 import json
+from pathlib import Path
 
 import datasets
 import pytest
@@ -368,3 +370,133 @@ def test_check_model_refuses_logits_that_our_losses_do_not_compute(change):
         CohereConfig(**sizes, **change))
     with pytest.raises(M.InputError, match="hidden @ head.T"):
         M.check_model(odd.eval())
+
+
+# ---- run folders
+
+def run_args(out, model="/nowhere/model", **more):
+    return argparse.Namespace(**{"out": str(out), "model": model, "resume": False, "force": False, "save_every": 2,
+                                 "beta": 0.1, "device": "cpu", **more})
+
+
+def small(tiny):
+    model, tokenizer = M.load(tiny, "cpu")
+    return model, tokenizer, M.make_optimizer(model, 1e-3)
+
+
+def go(args, tiny, total=3, stop_at=None):
+    """A run that logs its steps -> the Run"""
+    run = M.Run(args)
+    model, tokenizer, optimizer = small(tiny)
+    run.begin()
+    for step in run.steps(total):
+        run.log({"step": step})
+        run.stopped = step == stop_at
+        run.save(step, model, tokenizer, optimizer)
+    return run
+
+
+def logged(out):
+    return [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_saves_where_it_is_due_and_goes_on_from_there(tmp_path, tiny_llama):
+    out = tmp_path / "run"
+    go(run_args(out), tiny_llama)
+    assert logged(out) == [1, 2, 3] and torch.load(out / "last" / "trainer.pt")["step"] == 3
+    with pytest.raises(M.InputError, match="holds a run already"):
+        go(run_args(out), tiny_llama)
+    with pytest.raises(KeyboardInterrupt):
+        go(run_args(out, force=True, save_every=10), tiny_llama, 5, stop_at=2)
+    assert logged(out) == [1, 2] and torch.load(out / "last" / "trainer.pt")["step"] == 2
+    M.write_text(out / "metrics.jsonl", '{"step": 3}\n{"st', append=True)       # what a kill leaves behind
+    go(run_args(out, resume=True, save_every=10), tiny_llama, 5)
+    assert logged(out) == [1, 2, 3, 4, 5]
+    with pytest.raises(M.InputError, match="another --beta"):
+        go(run_args(out, resume=True, beta=0.2), tiny_llama)
+
+
+def test_a_run_takes_no_folder_that_is_not_its_own(tmp_path, tiny_llama):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("x")
+    for force in (False, True):
+        with pytest.raises(M.InputError, match="not empty"):
+            M.Run(run_args(tmp_path / "mine", force=force))
+        for model in (tmp_path / "out" / "last", tmp_path / "out"):
+            with pytest.raises(M.InputError, match="lies in --out"):
+                M.Run(run_args(tmp_path / "out", model=str(model), force=force))
+        for out in (tmp_path / "file", tmp_path / "file" / "below"):
+            with pytest.raises((M.InputError, OSError)):
+                M.Run(run_args(out, force=force)).begin()
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work" and (tmp_path / "file").read_text() == "x"
+
+
+def test_a_broken_run_is_one_line_and_stays_as_it_is(tmp_path, tiny_llama):
+    out = tmp_path / "run"
+    go(run_args(out), tiny_llama)
+    good = {name: (out / name).read_bytes() for name in ("args.json", "last/trainer.pt", "metrics.jsonl")}
+    for name, bad in (("args.json", b""), ("args.json", b"[1]"), ("args.json", b"{"), ("last/trainer.pt", b""),
+                      ("last/trainer.pt", good["last/trainer.pt"][:500]), ("last/trainer.pt", b"not a pickle"),
+                      ("metrics.jsonl", b""), ("metrics.jsonl", None)):
+        (out / name).write_bytes(bad) if bad is not None else (out / name).unlink()
+        with pytest.raises(M.InputError) as error:
+            M.Run(run_args(out, resume=True))
+        assert "--force" in str(error.value) and "\n" not in str(error.value)
+        assert bad is None or (out / name).read_bytes() == bad
+        (out / name).write_bytes(good[name])
+    go(run_args(out, resume=True), tiny_llama, 4)
+    assert logged(out) == [1, 2, 3, 4]
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path, tiny_llama, run_script):
+    import subprocess
+    import sys
+    out = tmp_path / "run"
+    go(run_args(out), tiny_llama)
+    code = ("import argparse, json, sys; sys.path.insert(0, sys.argv[1]); import model as M\n"
+            "M.run_main(lambda: M.Run(argparse.Namespace(**json.loads(sys.argv[2]))).begin())")
+    done = subprocess.run([sys.executable, "-c", code, str(Path(M.__file__).parent),
+                           json.dumps(vars(run_args(out, resume=True)))], capture_output=True, text=True)
+    assert done.returncode == 2 and "another process is writing there" in done.stderr
+    M.Run.lock.close()
+
+
+def test_outputs_never_replace_inputs(tmp_path):
+    path = write(tmp_path / "a.jsonl", GOOD)
+    for force in (False, True):
+        with pytest.raises(M.InputError, match="is the input"):
+            M.check_output(str(tmp_path / "x" / ".." / "a.jsonl") if (tmp_path / "x").exists() else path, force, path)
+    M.check_output(tmp_path / "new.jsonl", False, path, None)
+    M.check_output(write(tmp_path / "b.jsonl", GOOD), True, path)
+    with pytest.raises(M.InputError, match="--force"):
+        M.check_output(tmp_path / "b.jsonl", False, path)
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    M.write_text(tmp_path / "a.txt", "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(M.os, "replace", full)
+        M.write_text(tmp_path / "a.txt", "new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_pipe_that_closes_is_no_error(run_script, tmp_path):
+    import subprocess
+    import sys
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import model as M\n"
+            "M.run_main(lambda: [print('x' * 100) for _ in range(20000)])")
+    process = subprocess.Popen([sys.executable, "-c", code, str(Path(M.__file__).parent)], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 0
+
+
+def test_the_answer_behind_the_last_mark_counts(tmp_path):
+    row, = M.read_problems(write(tmp_path / "a.jsonl", {"question": "q", "answer": "2 #### 3\nno: #### 5"}))
+    assert row["answer"] == "5"

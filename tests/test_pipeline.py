@@ -86,9 +86,9 @@ def test_every_stage_leaves_its_output(finished):
     folder, text = finished
     run = folder / RUN
     rows = {path: [json.loads(line) for line in (run / path).read_text().splitlines()] for path in
-            ("toy/train.jsonl", "toy/test.jsonl", "base-train.jsonl", "trajectories.jsonl",
+            ("toy/train.jsonl", "toy/val.jsonl", "toy/test.jsonl", "base-train.jsonl", "checks.jsonl", "trajectories.jsonl",
              *(f"test-{name}.jsonl" for name in MODELS.values()))}
-    assert [len(rows[path]) for path in ("toy/train.jsonl", "toy/test.jsonl")] == [300, 100]
+    assert [len(rows[path]) for path in ("toy/train.jsonl", "toy/val.jsonl", "toy/test.jsonl")] == [300, 40, 100]
     assert all(len(r["responses"]) == 5 for r in rows["base-train.jsonl"])
     assert len(rows["base-train.jsonl"]) == 300
     trajectories = rows["trajectories.jsonl"]
@@ -103,6 +103,8 @@ def test_every_stage_leaves_its_output(finished):
     weights = [(run / name / "last" / "model.safetensors").read_bytes() for name in ("bi", "orl", "prl")]
     assert len(set(weights)) == 3
     assert f"== Done: open {RESULTS}/report.html" in text
+    for name in MODELS.values():            # one whole trajectory of each model is shown
+        assert f"--- {RUN}/test-{name}.jsonl" in text
 
 
 def test_the_report_compares_the_four_models(finished):
@@ -139,10 +141,12 @@ def test_a_run_killed_in_the_middle_of_rl_ends_as_if_it_had_not_been(finished, t
         for path in folder.glob(f"{RUN}/test-{name}.jsonl*"):
             path.unlink()
     with open(tmp_path / "log", "w") as log:
-        process, end = start(folder, log), time.time() + LIMIT
+        process = start(folder, log)
         try:
-            while not (folder / RUN / "prl/last/trainer.pt").exists():         # written after every step
-                assert process.poll() is None and time.time() < end, (tmp_path / "log").read_text()[-3000:]
+            for _ in range(50 * LIMIT):
+                if (folder / RUN / "prl/last/trainer.pt").exists():            # written after every step
+                    break
+                assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
                 time.sleep(0.02)
         finally:
             os.killpg(process.pid, signal.SIGKILL)                          # power cut: bash and both RL runs

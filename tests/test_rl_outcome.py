@@ -493,3 +493,207 @@ def test_bad_input_is_one_line_and_status_2(chain, run_script, tmp_path):
     assert found.returncode == 2 and "Traceback" not in found.stderr
     assert [x for x in found.stderr.splitlines() if x.startswith("error:")] == ["error: missing.jsonl: no such file"]
     assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- faults that once went unnoticed, and their neighbours
+
+def naive_ratio_loss(policy, batch, temperature, ratio):
+    """-(1/B) sum of A r by autograd, every logit in memory, a response at a time; r = 1 in value."""
+    terms = []
+    for t in batch:
+        logits = policy(torch.tensor([t.prompt + t.ids])).logits[0, len(t.prompt) - 1:-1] / temperature
+        logp = logits.log_softmax(-1)[range(len(t.ids)), t.ids]
+        total = logp.mean() if ratio == "mean" else logp.sum()
+        terms.append(-t.advantage * torch.exp(total - total.detach()))
+    return torch.stack(terms).mean()
+
+
+@pytest.mark.parametrize("ratio", ["mean", "sum"])
+def test_gradient_of_update_is_that_of_the_naive_formula(tiny_qwen2, ratio):
+    """No KL term with a gradient, no gradient through the advantage, the right sign and denominator."""
+    policy, batch = random_trajectories(tiny_qwen2)
+    wanted = torch.autograd.grad(naive_ratio_loss(policy, batch, 0.7, ratio), list(policy.parameters()))
+    found = gradients_after(tiny_qwen2, update_args(ratio=ratio, max_tokens=40))
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.allclose(a, b, atol=1e-4 * b.abs().max().item() + 1e-8)
+
+
+def test_log_probs_of_a_rollout_are_scored_once(chain, problems, tmp_path):
+    """Were pi_old scored anew before the second update, its ratio would be 1 as well."""
+    run(*flags(chain, problems, tmp_path / "run", steps=2))
+    rows = read(tmp_path / "run" / "metrics.jsonl")
+    assert rows[2]["ratio_max"] > 1.01 and rows[2]["clip_share"] < 1
+
+
+def pair(lengths=(2, 4), gap=0.5):
+    batch = [rl.Trajectory({}, [1], [1] * n, True, reward=r) for n, r in zip(lengths, (1, -1))]
+    for t in batch:
+        t.logp, t.logp_ref = torch.full((len(t.ids),), -1.0), torch.full((len(t.ids),), -1.0 - gap)
+    return batch
+
+
+def advantage_args(**more):
+    return argparse.Namespace(**{**dict(beta=0.1, num_samples=2, offline=None), **more})
+
+
+def test_the_kl_term_is_summed_over_tokens_and_lowers_the_advantage():
+    batch = pair()
+    silent = rl.set_advantages(batch, advantage_args())
+    assert [t.advantage.item() for t in batch] == pytest.approx([1 + 1 - 0.1 * 1, -1 - 1 - 0.1 * 2]) and silent == 0
+    rl.set_advantages(batch, advantage_args(beta=0.0))
+    assert [t.advantage.item() for t in batch] == [2, -2]
+    batch[1].reward = 1
+    assert rl.set_advantages(batch, advantage_args()) == 1      # all alike: nothing to learn but the KL term
+    assert [t.advantage.item() for t in batch] == pytest.approx([-0.1, -0.2])
+
+
+def test_offline_uses_the_stored_baseline_and_the_reference_as_pi_old(tiny_qwen2):
+    batch = pair(gap=0.0)
+    batch[0].baseline, batch[1].baseline = -0.75, 0.5
+    rl.set_advantages(batch, advantage_args(offline="file"))
+    assert [t.advantage.item() for t in batch] == [1.75, -1.5]
+    policy, batch = random_trajectories(tiny_qwen2)
+    reference, args = models.load(tiny_qwen2)[0], update_args(offline="file")
+    with torch.no_grad():
+        policy.get_output_embeddings().weight.mul_(1.1)
+    rl.set_logprobs(policy, reference, [batch], args)
+    assert all(torch.equal(t.logp_old, t.logp_ref) and not torch.allclose(t.logp, t.logp_ref) for t in batch)
+    rl.set_logprobs(policy, reference, [batch], update_args())
+    assert all(torch.equal(t.logp_old, t.logp) for t in batch)
+    with torch.no_grad():                           # the temperature divides the reference's logits too
+        for t in batch:
+            logits = reference(torch.tensor([t.prompt + t.ids])).logits[0, len(t.prompt) - 1:-1] / 0.7
+            assert torch.allclose(t.logp_ref, logits.log_softmax(-1)[range(len(t.ids)), t.ids], atol=1e-4)
+
+
+def test_resume_goes_on_in_the_offline_data(chain, tmp_path):
+    argv = ["--model", chain, "--offline", write_samples(tmp_path / "s.jsonl"), "--lr", 1e-2, "--prompts-per-step", 1,
+            "--num-samples", 4, "--max-new-tokens", 40, "--warmup", 0, "--save-every", 2, "--updates-per-rollout", 2]
+    run(*argv, "--out", tmp_path / "whole", "--steps", 4)
+    run(*argv, "--out", tmp_path / "cut", "--steps", 2)
+    run(*argv, "--out", tmp_path / "cut", "--steps", 4, "--resume")
+    assert same_weights(*(weights(tmp_path / name / "last") for name in ("whole", "cut")))
+
+
+def test_unfinished_samples_count_as_accurate_but_are_punished(chain, tmp_path):
+    row = {"problem": "Q", "answer": "1", "responses": [S1 + OK.strip()] * 2, "finished": [False, True]}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    args = rl.parse_args(["--model", chain, "--out", "x", "--offline", str(tmp_path / "s.jsonl"), "--max-acc", "1"])
+    first, second = rl.read_offline(*models.load(chain), args)
+    assert first.problem["accuracy"] == 1 and (first.reward, second.reward) == (-1, 1)
+    assert first.rewards == [1, -1] and second.rewards == [1, 1] and rl.solves(first) == [True]
+    assert first.ids + [END] == second.ids
+    rl.set_bin_baselines([first, second])
+    assert first.baseline == second.baseline == 0
+
+
+def test_a_check_is_judged_against_the_solution_before_it():
+    found = rl.behaviour([scored(S2 + NO + RETRY + S1 + OK)])
+    assert (found["VA"], found["ER"], found["CP"], found["ICR"], found["CIR"]) == (1, 1, 1, 1, None)
+    found = rl.behaviour([scored(S1 + NO + RETRY + S1 + OK)])   # doubts a right one, in vain
+    assert (found["VA"], found["ER"], found["CP"], found["ICR"], found["CIR"]) == (1 / 2, None, 1, None, 0)
+
+
+def test_a_right_but_unfinished_response_counts_in_accuracy_alone():
+    found = scored(S1 + OK, finished=False)
+    assert rl.behaviour([found])["accuracy"] == 1 and found.reward == -1 and found.rewards == [1, -1]
+    assert rl.behaviour([found])["VA"] == 1 and rl.behaviour([found])["finished"] == 0
+
+
+def test_every_stop_token_ends_a_response(tiny_qwen2):
+    """The eos token is <|endoftext|>, but the model ends its turns with <|im_end|>."""
+    policy, tokenizer = models.load(tiny_qwen2)
+    tokenizer.eos_token = "<|endoftext|>"
+    turn, text = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    stops = models.stop_ids(policy, tokenizer)
+    assert {turn, text} <= set(stops)
+    for stop in (turn, text):
+        with torch.no_grad():
+            policy.get_output_embeddings().weight.zero_()       # every token alike, so the uniform picks the token
+        size = policy.get_output_embeddings().weight.shape[0]
+        uniforms = torch.tensor([[5.5, 6.5, stop + 0.5, 7.5]], dtype=torch.float64) / size
+        assert rl.rollout(policy, [[3, 4]], 1, stops, 1.0, uniforms) == [[5, 6, stop]]
+
+
+def test_every_token_of_a_large_vocabulary_can_be_drawn():
+    """With a float32 CDF some 116,000 of these tokens could not."""
+    size = 151936
+    logits = torch.randn(size, generator=torch.Generator().manual_seed(0)) * 2
+    cdf = logits.softmax(-1).double().cumsum(-1)
+    places = torch.arange(0, size, 7)
+    middle = (cdf[places] - logits.softmax(-1).double()[places] / 2) / cdf[-1]
+    assert torch.equal(rl.choose(logits.expand(64, size), middle[:64], 1.0), places[:64])
+    drawn = torch.searchsorted(cdf, middle * cdf[-1], right=True)
+    assert torch.equal(drawn, places)
+    last = rl.choose(logits.expand(1, size), middle[-1:], 1.0)
+    assert last.item() == places[-1].item()
+
+
+def test_random_streams_have_nothing_in_common():
+    keys = [("draws", 1, 0, 0), ("order", 1), ("epoch", 1), ("draws", 1, 0, 1), ("draws", 1, 1, 0), ("draws", 2, 0, 0),
+            ("order", 2), ("epoch", 0), ("order", 0)]
+    first = [rl.stream(7, *key).random() for key in keys]
+    assert len(set(first)) == len(keys) and first[0] == rl.stream(7, "draws", 1, 0, 0).random()
+    assert rl.stream(8, "order", 1).random() != first[1]
+
+
+def test_the_first_problems_of_the_first_epoch_are_visited():
+    assert sorted(x for step in (1, 2, 3) for x in rl.take(list("abcdef"), 2, step, seed=0)) == list("abcdef")
+
+
+def test_a_response_ends_at_the_models_last_position(tiny_qwen2, capsys):
+    policy, _ = models.load(tiny_qwen2)
+    policy.config.max_position_embeddings = 10
+    found = rl.rollout(policy, [[5, 6, 7], [8]], 2, [-5], 0.7, torch.rand(4, 20, dtype=torch.float64))
+    assert [len(ids) for ids in found] == [7, 7, 9, 9]
+    models.check_room(policy, 3, 7)
+    assert capsys.readouterr().out == ""
+    models.check_room(policy, 3, 8)
+    assert "position 10" in capsys.readouterr().out
+    with pytest.raises(models.InputError, match="10 positions"):
+        models.check_room(policy, 10, 1)
+
+
+def test_a_linear_schedule_is_not_resumed_with_other_steps(chain, problems, tmp_path):
+    run(*flags(chain, problems, tmp_path / "run", "--schedule", "linear", steps=2))
+    with pytest.raises(models.InputError, match="--steps"):
+        run(*flags(chain, problems, tmp_path / "run", "--schedule", "linear", "--resume", steps=4))
+
+
+def test_best_is_the_best_evaluation_step_0_included(chain, problems, tmp_path):
+    argv = flags(chain, problems, tmp_path / "run", "--eval-data", problems, "--lr", "0")
+    run(*argv[:], "--eval-every", "1")
+    assert same_weights(weights(tmp_path / "run" / "best"), weights(chain))     # nothing beat step 0
+    state = torch.load(tmp_path / "run" / "last" / "trainer.pt")
+    assert state["best"] == read(tmp_path / "run" / "metrics.jsonl")[0]["eval_accuracy"]
+    torch.save({**state, "best": 2.0}, tmp_path / "run" / "last" / "trainer.pt")
+    import shutil
+    shutil.rmtree(tmp_path / "run" / "best")
+    run(*flags(chain, problems, tmp_path / "run", "--eval-data", problems, "--lr", "0", "--eval-every", "1", "--resume",
+               steps=6))
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_ctrl_c_leaves_no_extra_evaluation(chain, problems, tmp_path, monkeypatch):
+    """Interrupted at step 3 and resumed, the log is that of an uninterrupted run."""
+    argv = ["--eval-data", problems, "--schedule", "linear"]
+    run(*flags(chain, problems, tmp_path / "whole", *argv))
+    real, calls = rl.update, []
+
+    def interrupting(*args):
+        calls.append(1)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rl, "update", interrupting)
+        run(*flags(chain, problems, tmp_path / "cut", *argv))
+    assert [row["step"] for row in read(tmp_path / "cut" / "metrics.jsonl")] == [0, 1, 2, 3]
+    run(*flags(chain, problems, tmp_path / "cut", *argv, "--resume"))
+    for name in ("metrics.jsonl", "samples.txt"):
+        texts = [(tmp_path / run_name / name) for run_name in ("whole", "cut")]
+        if name == "samples.txt":
+            assert texts[0].read_text() == texts[1].read_text()
+        else:
+            assert untimed(read(texts[0])) == untimed(read(texts[1]))

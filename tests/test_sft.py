@@ -498,3 +498,57 @@ def test_train_refuses_when_nothing_is_left(tmp_path, tiny_qwen2, capsys):
     with pytest.raises(models.InputError, match="no trajectory to train on"):
         run("train", *flags, "--max-length", 5)
     assert "3 over 5 tokens" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- faults that once went unnoticed, and their neighbours
+
+def test_wrong_answers_differ_by_value_not_by_spelling(built):
+    texts = ["6", "6.0", "12/2", "5", "5"]
+    rows, _ = built([sample("p", "5", texts)], [check("p", a, NO if a != "5" else YES) for a in dict.fromkeys(texts)])
+    assert [a["type"] for a in rows["p"]["actions"]] == ["solve", "verify"] * 2
+
+
+def test_unfinished_samples_are_no_attempts(built):
+    row = sample("p", "5", ["6", "5", "5", "5", "5"])
+    row["finished"][0] = False
+    rows, _ = built([row], [check("p", "6", NO), check("p", "5", YES)])
+    assert [a["type"] for a in rows["p"]["actions"]] == ["solve", "verify"]
+    row = sample("p", "5", ["6", "6", "6", "6", "5"])
+    row["finished"][4] = False                                  # the only right one: the problem falls out
+    rows, out = built([row, sample("q", "5", ["5"] * 5)], [check(x, a, v) for x in "pq" for a, v in (("6", NO), ("5", YES))])
+    assert set(rows) == {"q"} and "no right sample" in out
+
+
+def test_the_heads_gradient_adds_up_in_float32():
+    """2,048 equal rows, one a chunk: in bf16 the sum would stop growing."""
+    hidden = torch.full((2048, 4), 0.5, dtype=torch.bfloat16)
+    base = torch.full((2048, 4), -0.5, dtype=torch.bfloat16)
+    for kind in (torch.bfloat16, torch.float32):
+        weight = torch.randn(11, 4, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16).to(kind).requires_grad_()
+        kl, = torch.autograd.grad(sft.sum_kl(hidden.to(kind), weight, base.to(kind), weight.detach(), chunk=1), weight)
+        nll, = torch.autograd.grad(sft.token_logprobs(hidden.to(kind), weight, torch.full((2048,), 3), chunk=1).sum(), weight)
+        if kind == torch.bfloat16:
+            found = kl, nll
+    for a, b in zip(found, (kl, nll)):
+        assert (a.float() - b).abs().max() <= 5e-3 * b.abs().max()
+
+
+def test_the_kl_term_pulls_towards_the_base(tiny_qwen2):
+    """Its sign: a step on the KL term alone lowers KL(pi || pi_base)."""
+    policy, base = (models.load(tiny_qwen2, "cpu", "fp32")[0] for _ in range(2))
+    with torch.no_grad():
+        policy.get_output_embeddings().weight.mul_(2)
+    examples = toy_examples(tiny_qwen2)
+    for e in examples:
+        e.held, e.trained = [k != "prompt" for k in e.kinds], [k == "end" for k in e.kinds]
+    optimizer = models.make_optimizer(policy, 1e-3)
+    args = SimpleNamespace(kl_coef=1000.0, max_tokens=10**6, max_grad_norm=1.0, grad_checkpointing=False)
+    found = [sft.update(policy, base, optimizer, examples, 1e-4, args)["kl"] for _ in range(4)]
+    assert found[0] > found[1] > found[3] > 0
+
+
+def test_trajectories_beyond_the_models_positions_fall_out(tmp_path, tiny_qwen2, monkeypatch, capsys):
+    monkeypatch.setattr(models, "most_positions", lambda model: 60)
+    with pytest.raises(models.InputError, match="no trajectory to train on"):
+        run("train", "--model", tiny_qwen2, "--data", trajectories(tmp_path, 3), "--out", tmp_path / "run")
+    assert "3 over 60 tokens" in capsys.readouterr().out

@@ -1,8 +1,9 @@
-"""verifier.py on random texts that look like answers: no exception, a symmetric and reflexive result."""
-from hypothesis import HealthCheck, given, settings
+"""verifier.py and equivalence.py on random texts that look like answers: no exception, a symmetric and reflexive result."""
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from verifier import (action_rewards, check_gold, clean, extract_boxed, is_equivalent, judge, outcome_reward,
+from equivalence import clean
+from verifier import (action_rewards, check_gold, extract_boxed, is_equivalent, judge, outcome_reward,
                       parse_actions, parse_verdict)
 
 PIECES = st.sampled_from(
@@ -31,6 +32,9 @@ RELAXED = settings(max_examples=200, deadline=2000, suppress_health_check=list(H
 
 @RELAXED
 @given(ANSWERS, ANSWERS)
+@example(r"\sqrt1e3 cm", "5")
+@example(r"\frac1.", "5")
+@example(r"\sec^{-1}(2)", "5")
 def test_symmetric_and_silent(a, b):
     forward = is_equivalent(a, b)
     assert forward in (True, False) and is_equivalent(b, a) is forward

@@ -1,6 +1,6 @@
 """How long evaluate.py takes on a MATH-500-sized file: 500 problems x 16 responses of one to four solutions.
 
-Run:  python tests/bench/judging.py [--workers 2] [--problems 500] [--samples 16] [--all]
+Run:  python tests/bench/judging.py [--problems 500] [--samples 16] [--all]
 The gold answers are those of ../shared/data/math500.jsonl where that is there, else made from SHAPES. A
 response is about 2,000 characters; right answers come in several spellings, wrong ones from a handful that
 each problem favours. Prints wall and CPU time of each part, the number of answers before and after repeats are
@@ -80,7 +80,6 @@ def timed(label, call):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("--workers", type=int, default=2)
     p.add_argument("--problems", type=int, default=500)
     p.add_argument("--samples", type=int, default=16)
     p.add_argument("--all", action="store_true", help="also judge every solution by itself, for the ratio")
@@ -90,17 +89,17 @@ def main():
               for a in parse_actions(text) if a.type == "solve"]
     pairs = []
     real = evaluate.judge_many
-    evaluate.judge_many = lambda texts, *rest: pairs.append(len(texts)) or real(texts, *rest)
-    scored, first, used = timed("score (judge, answer classes)", lambda: evaluate.score(rows, args.workers))
+    evaluate.judge_many = lambda texts, golds: pairs.append(len(texts)) or real(texts, golds)
+    scored, first, used = timed("score (judge, answer classes)", lambda: evaluate.score(rows))
     m, second, _ = timed("metrics with intervals, 2,000 resamples", lambda: evaluate.metrics(scored))
     _, third, _ = timed("differences, as to a second model", lambda: evaluate.differences(scored, scored))
     total = first + second + third
     print(f"{len(rows)} x {args.samples} responses, {len(solves)} solutions; judged {pairs[0]} against the "
-          f"gold answer, {pairs[1]} against each other; {args.workers} workers: {total:.1f} s")
+          f"gold answer, {pairs[1]} against each other: {total:.1f} s")
     print("final_accuracy", evaluate.cell("final_accuracy", m["final_accuracy"]))
     if args.all:
         texts, golds = zip(*solves)
-        every, _, alone = timed("every solution by itself", lambda: judge_many(texts, golds, args.workers))
+        every, _, alone = timed("every solution by itself", lambda: judge_many(texts, golds))
         same = every == [right for r in scored for right in r.right]
         print(f"its CPU time over score's, which also finds the classes: {alone / used:.1f}; "
               f"same verdicts: {same}")
