@@ -90,9 +90,7 @@ def number(kind, least, most=math.inf):
 
 def load(name_or_path, device="auto", dtype="auto"):
     """Folder or hub name -> (model in eval mode, tokenizer); auto: the GPU if there is one, in bf16.
-
-    Dropout is set to 0: with it the policy would not be one policy, and no run could be repeated.
-    """
+    Dropout is set to 0: with it the policy would not be one policy, and no run could be repeated."""
     if device == "auto":
         device = "mps" if torch.backends.mps.is_available() else "cpu"
         device = "cuda" if torch.cuda.is_available() else device
@@ -127,8 +125,14 @@ def _pretrained(kind, name_or_path, **options):
 
 
 def most_positions(model):
-    """Where prompt + response end at the latest, finished or not (max_position_embeddings)."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    """Where prompt + response end at the latest, finished or not: at the last position, or where a longer row
+    would change what is cached, the rotations of a long rope, or the temperature of Llama 4's attention."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    ends = [getattr(config, "max_position_embeddings", None),
+            rope.get("rope_type") == "longrope" and rope.get("original_max_position_embeddings"),
+            getattr(config, "attn_temperature_tuning", None) and config.floor_scale - 1]
+    return min(filter(None, ends), default=sys.maxsize)
 
 
 def check_room(model, prompt_tokens, max_new_tokens):
@@ -137,15 +141,14 @@ def check_room(model, prompt_tokens, max_new_tokens):
     if prompt_tokens >= most:
         raise InputError(f"a prompt of {prompt_tokens} tokens fills the model's {most} positions")
     if prompt_tokens + max_new_tokens > most:
-        print(f"note: responses end, unfinished, at position {most} (max_position_embeddings)")
+        print(f"note: responses end, unfinished, at position {most}")
 
 
 @torch.no_grad()
 def check_model(model):
     """InputError for a model that the training scripts would score wrongly. Eight tokens decide, not names:
     logits must be hidden @ head.T, tokens to the right change nothing (padded rows have no mask), and a
-    left-padded prompt continued through the cache, as in a rollout, gives what a plain row gives.
-    """
+    left-padded prompt continued through the cache, as in a rollout, gives what a plain row gives."""
     config, head = model.config.get_text_config(), model.get_output_embeddings()
     ids = torch.arange(3, 11, device=model.device)[None] % config.vocab_size
     pad, mask = ids[:, :2], torch.tensor([[0, 0] + [1] * 8], device=model.device)
@@ -157,6 +160,7 @@ def check_model(model):
         cached = {"cache": DynamicCache(config=model.config), "use_cache": True}
         model(input_ids=torch.cat([pad, ids[:, :7]], 1), attention_mask=mask[:, :9],
               position_ids=places[:, :9], **cached)
+        cached["cache"].batch_repeat_interleave(1)                                  # as a rollout does
         last = model(input_ids=ids[:, 7:], attention_mask=mask, position_ids=places[:, 9:], **cached).logits
     close = plain.abs().max() * (1e-4 if model.dtype == torch.float32 else 0.03)
     if not (plain - own).abs().max() <= close or getattr(config, "final_logit_softcapping", None):
@@ -194,9 +198,7 @@ def prompt_ids(tokenizer, problem, system=SYSTEM_PROMPT):
 
 def prompt_text(tokenizer, problem, system=SYSTEM_PROMPT):
     """System turn, user turn and the start of the answer (App. C); plain text where there is no template.
-
-    Some templates (Gemma, Mistral) refuse a system turn: then its text opens the user turn.
-    """
+    Some templates (Gemma, Mistral) refuse a system turn: then its text opens the user turn."""
     folded = f"{system}\n\n{problem}"
     if not tokenizer.chat_template:
         return folded + "\n\n"
@@ -239,12 +241,10 @@ def read_jsonl(path, required=()):
 
 def read_problems(source, split=None, limit=None, gold=True, skip=False, samples=False):
     """Problems from a JSON file, or a `datasets` folder or name (NAME or NAME:CONFIG).
-
     Every row comes back with id (str), problem, answer (str), level (int or None) and whatever else it had.
     Other spellings are taken: question, final_answer, GSM8K's `#### 18`, MATH's solution with a \\boxed
     answer, "Level 3". gold=False: a row may lack an answer (None). skip: rows whose answer cannot be graded
-    are left out, and counted, instead of refused. samples: the rows are those of a samples file.
-    """
+    are left out, and counted, instead of refused. samples: the rows are those of a samples file."""
     is_file = str(source).endswith((".json", ".jsonl")) or Path(source).is_file()
     found, rows, seen = read_jsonl(source) if is_file else _hub_rows(source, split), [], {}
     for place, (where, row) in enumerate(found[:limit]):
@@ -459,10 +459,8 @@ class Run:
 
 def make_optimizer(model, lr, on_host=False, state=None):
     """AdamW on float32 weights, without decay; `state` is that of a Run.
-
     A bf16 weight would lose an update of 5e-7, so the optimizer then works on float32 copies, on the host if
-    asked to. Every gradient moves to its copy as soon as it is complete.
-    """
+    asked to. Every gradient moves to its copy as soon as it is complete."""
     weights = list(model.parameters())
     if model.dtype != torch.float32 or on_host:
         copies = {p: p.detach().to("cpu" if on_host else p.device, torch.float32, copy=True) for p in weights}

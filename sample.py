@@ -7,88 +7,81 @@
 
 Reads   problems (model.read_problems), or with --verify a samples file.
 Writes  samples: the problem's fields + responses [str], finished [bool], tokens [int] (stop token included);
-        with --verify: id, problem, answer (the one that was checked), verification, kind.
-        A problem's line is on the disk as soon as it is complete; the end puts the lines in input order.
-        FILE.args.json keeps the flags; --resume refuses others.
+        with --verify: id, problem, answer (the one that was checked), verification, kind, finished.
+        A problem's line is on the disk as soon as it is complete. FILE.args.json keeps the flags.
 Another engine can do the work: --export-prompts writes the batch format of `vllm run-batch` and OpenAI-like
 teachers, plus the rendered `prompt`; --import-responses reads its answers, or {"id", "responses": [str]}.
 
 How it is fast. Rows sit in the slots of one preallocated KV cache, each from position 0 on with a length of
 its own. A finished row leaves at once: the last row moves into its slot, so the live rows are 0..n-1. Waiting
-prompts enter when an eighth of the slots is free. A prompt is prefilled once for all of its K slots, and one
-token short, so that every token, also the first, is sampled in one place: decode -> next_token_probs -> draw.
-On CUDA this step is a captured graph, one per (rows, length) bucket. The tests run the same code on the CPU
-with a stand-in for the capture; the capture itself is unmeasured.
+prompts enter when an eighth of the slots is free. A prompt is prefilled once for its K slots; its last token
+is fed again, so that every token is chosen in one place: decode -> choose. On CUDA this step is a graph, one
+per (rows, length) bucket; the capture itself is unmeasured.
 
-A sample depends on (seed, problem, sample index), not on its batch: its random numbers are a hash of these
-and of the position. Only float noise in the logits can differ between batches.
+A sample depends on (seed, problem, sample index), not on its batch: it has random numbers of its own. A model
+is right or refused: before any work a few tokens, decoded from cached keys and values, are compared with a
+forward without a cache.
 
-Map: flags - requests - random numbers, sampling - cache, prefill, decode - queue - other engines - output
+Map: flags - requests - cache, prefill, decode, choose - queue - other engines - output
 """
-import argparse
-import hashlib
 import json
 import time
-from collections import deque, namedtuple
+from collections import defaultdict, deque, namedtuple
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import Cache, DynamicCache
 
+import model as models
 import verifier
-from model import (SYSTEM_PROMPT, InputError, load, load_tokenizer, read_jsonl, read_problems, render_ids,
-                   render_text, run_main, stop_ids, write_jsonl)
+from model import InputError, number
 
 VERIFY_SYSTEM = (
     "You check your own answer to a maths problem. Do not solve the problem again step by step. Test the "
     "answer by other means: put it back into the conditions, reason backwards from it, check bounds, units, "
     "parity or special cases. Write it as a short check of your own earlier work. End with exactly one of: "
-    "Therefore, the answer is correct. / Therefore, the answer is incorrect. / "
-    "Therefore, the answer cannot be verified.")
-# The flags that decide what is in the output file: kept beside it, and the same for --resume.
-SETTINGS = ("model", "data", "split", "num_samples", "temperature", "top_p", "top_k", "max_new_tokens",
-            "stop", "seed", "verify", "import_responses")
-PREFILL_TOKENS = 16384      # padded prompt tokens in one prefill forward
+    "Therefore, the answer is correct. / Therefore, the answer is incorrect. / Therefore, the answer cannot "
+    "be verified.")
+# The flags that change no line of the output file: --resume takes other ones.
+FREE_FLAGS = {"out", "limit", "export_prompts", "batch_size", "batch_tokens", "device", "resume", "force"}
+PREFILL_TOKENS = 16384      # prompt tokens in one prefill forward, about
 VIEW_STEP = 256             # CUDA graphs are captured for lengths in steps of this
-TOKEN, LENGTH, KEY, DRAWN = range(4)        # columns of `state` [slots, 4]: what a row's next step needs
+TOKEN, LENGTH, DRAWN = range(3)             # columns of `state` [slots, 3]: what a row's next step needs
 Row = namedtuple("Row", "prompt sample tokens")     # a response in the making: two indices and its ids so far
 # A prompt that wants K responses. key: the problem's id, with --verify id and answer; row: fields to write.
 Request = namedtuple("Request", "key row system user gold")
 
 
 def parse_args():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", required=True, help="folder or hub name")
-    p.add_argument("--data", required=True, help="JSONL/JSON file, folder, or `datasets` NAME[:CONFIG]")
-    p.add_argument("--split", help="split of a data set, or file stem in a folder")
-    p.add_argument("--out", help="samples file to write (not needed with --export-prompts)")
-    p.add_argument("--limit", type=int, help="only the first N problems")
+    parser = models.Parser(description=__doc__)
+    add = parser.add_argument
+    add("--model", required=True, help="folder or hub name")
+    add("--data", required=True, help="JSONL/JSON file, or `datasets` folder or NAME[:CONFIG]")
+    add("--split", help="split of a data set")
+    add("--out", help="samples file to write (not needed with --export-prompts)")
+    add("--limit", type=number(int, 1), help="only the first N problems")
+    add("--skip-ungradable", action="store_true", help="leave out problems whose answer cannot be graded")
     # sampling
-    p.add_argument("--num-samples", type=int, default=1, help="K (paper: 5 in stage 0)")
-    p.add_argument("--temperature", type=float, help="default: 0 (greedy) if K = 1, else the paper's 0.7")
-    p.add_argument("--top-p", type=float, default=1.0)
-    p.add_argument("--top-k", type=int, default=0, help="0 = off")
-    p.add_argument("--max-new-tokens", type=int, default=8000, help="paper: 8000")
-    p.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before this text")
-    p.add_argument("--seed", type=int, default=0)
+    add("--num-samples", type=number(int, 1, 10**6), default=1, help="K (paper: 5 in stage 0)")
+    add("--temperature", type=number(float, 0), help="default: 0 (greedy) if K = 1, else the paper's 0.7")
+    add("--max-new-tokens", type=number(int, 1, 10**9), default=8000, help="paper: 8000")
+    add("--seed", type=number(int, 0), default=0)
     # what is asked, and by whom it is answered
-    p.add_argument("--verify", action="store_true", help="check the distinct answers of a samples file")
-    p.add_argument("--export-prompts", metavar="FILE", help="write the prompts for another engine and stop")
-    p.add_argument("--import-responses", metavar="FILE", help="take another engine's responses")
+    add("--verify", action="store_true", help="check the distinct answers of a samples file")
+    add("--export-prompts", metavar="FILE", help="write the prompts for another engine and stop")
+    add("--import-responses", metavar="FILE", help="take another engine's responses")
     # machine
-    p.add_argument("--batch-size", type=int, default=256, help="most rows at a time")
-    p.add_argument("--batch-tokens", type=int, default=262144, help="KV cache, rows x longest row, in tokens")
-    p.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
-    p.add_argument("--dtype", default="auto", help="auto, bf16 or fp32")
-    p.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    p.add_argument("--force", action="store_true", help="overwrite --out")
-    args = p.parse_args()
+    add("--batch-size", type=number(int, 1), default=256, help="most rows at a time")
+    add("--batch-tokens", type=number(int, 1), default=262144, help="KV cache, rows x longest row, in tokens")
+    add("--device", default="auto", help="auto, cuda, mps or cpu")
+    add("--dtype", default="auto", choices=("auto", "bf16", "fp32"), help="auto: bf16 on CUDA, else fp32")
+    add("--resume", action="store_true", help="continue an interrupted run")
+    add("--force", action="store_true", help="overwrite --out")
+    args = parser.parse_args()
     if args.temperature is None:
         args.temperature = 0.0 if args.num_samples == 1 else 0.7
-    counts = {args.num_samples, args.max_new_tokens, args.batch_size, args.batch_tokens, args.limit} - {None}
-    if min(counts) < 1 or min(args.temperature, args.top_k) < 0 or not 0 < args.top_p <= 1:
-        raise InputError("counts start at 1, --temperature and --top-k at 0, and --top-p lies in (0, 1]")
     if args.num_samples > 1 and args.temperature == 0:
         raise InputError("--num-samples above 1 with --temperature 0 gives the same response every time")
     if not args.out and not args.export_prompts:
@@ -98,139 +91,138 @@ def parse_args():
 
 def load_requests(args):
     """The problems, or with --verify the distinct boxed answers of a samples file, as requests."""
-    rows = read_problems(args.data, args.split, args.limit, gold=False, check=verifier.check_gold)
+    rows = models.read_problems(args.data, args.split, args.limit, gold=False, skip=args.skip_ungradable,
+                                samples=args.verify)
     if not args.verify:
-        return [Request(r["id"], r, SYSTEM_PROMPT, r["problem"], r["answer"]) for r in rows]
+        return [Request(r["id"], r, models.SYSTEM_PROMPT, r["problem"], r["answer"]) for r in rows]
     requests = []
     for r in rows:
-        if not isinstance(r.get("responses"), list):
-            raise InputError(f"{args.data}: {r['id']}: field 'responses' is missing; --verify reads samples")
         for answer in filter(None, dict.fromkeys(map(verifier.extract_boxed, r["responses"]))):
             user = f"Problem:\n{r['problem']}\n\nYour earlier answer: {answer}\n\nCheck this answer."
             row = {"id": r["id"], "problem": r["problem"], "answer": answer}
-            requests.append(Request(row_key(row, args), row, VERIFY_SYSTEM, user, None))
+            requests.append(Request(f"{r['id']}\t{answer}", row, VERIFY_SYSTEM, user, None))
+    if not requests:
+        raise InputError(f"{args.data}: no boxed answers to check")
     return requests
 
 
-def row_key(row, args):
-    """The request that an output line belongs to."""
-    return f"{row['id']}\t{row['answer']}" if args.verify else str(row["id"])
-
-
-def stream_key(seed, *name):
-    """Seed, problem, sample index -> 63-bit integer that names this sample's own stream of random numbers."""
-    digest = hashlib.blake2b(json.dumps([seed, *name]).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def uniforms(key, drawn):
-    """[n] int64 stream keys, [n] int64 numbers drawn so far -> [n] uniforms in [0, 1).
-
-    A counter-based generator: the splitmix64 hash of key and counter, so no state is kept and rows may move
-    between slots and batches. int64 products wrap around, which is what the hash wants.
-    """
-    def shift(z, bits):         # >> on int64 copies the sign bit; the hash needs zeros
-        return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-    z = key + (drawn + 1) * -0x61C8864680B583EB                     # the golden ratio's 64 bits, as int64
-    z = (z ^ shift(z, 30)) * -0x40A7B892E31B1A47
-    z = (z ^ shift(z, 27)) * -0x6B2FB644ECCEEE15
-    z = z ^ shift(z, 31)
-    bits, float_type = (24, torch.float32) if key.device.type == "mps" else (32, torch.float64)
-    return shift(z, 64 - bits).to(float_type) * 2.0 ** -bits
-
-
-def next_token_probs(logits, temperature, top_k=0, top_p=1.0):
-    """[n, V] logits -> [n, V] probabilities: softmax(logits / T), then top k, then the nucleus of mass top_p.
-
-    >>> next_token_probs(torch.tensor([[0.5, 0.3, 0.2]]).log(), 1.0, top_p=0.7)
-    tensor([[0.6250, 0.3750, 0.0000]])
-    """
-    probs = (logits.float() / temperature).softmax(-1)
-    if top_k:
-        kth = probs.topk(min(top_k, probs.shape[-1])).values[:, -1:]
-        probs = probs.where(probs >= kth, 0)
-    if top_p < 1:
-        ordered, order = probs.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered                       # mass of the tokens ahead of this one
-        ordered = ordered.where(before < top_p * ordered.sum(-1, keepdim=True), 0)
-        probs = torch.zeros_like(probs).scatter(-1, order, ordered)
-    return probs / probs.sum(-1, keepdim=True)
-
-
-def draw(probs, uniform):
-    """Inverse CDF: [n, V] probabilities, [n] uniforms -> [n] token ids."""
-    cdf = probs.to(uniform.dtype).cumsum(-1)
-    token = torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)
-    return token.squeeze(-1).clamp_(max=probs.shape[-1] - 1)
-
-
 class SlotCache(Cache):
-    """Keys and values, [layers, 2, slots, kv heads, capacity, head dim]; every row of the batch has a slot.
-
-    Before each forward: row i will write at position length[i], and attention sees positions [0, view).
-    """
-    def __init__(self, model, slots, capacity):
-        c = model.config
-        head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        self.store = torch.zeros(c.num_hidden_layers, 2, slots, c.num_key_value_heads, capacity, head_dim,
-                                 dtype=model.dtype, device=model.device)
-        self.layers = []        # the base class's own storage stays empty
+    """Keys and values, last token, lengths and random numbers of the rows of a batch, each in its own slot.
+    Before each forward: row i will write at position length[i], and attention sees positions [0, view)."""
+    def __init__(self, model, slots, capacity, most_draws=1):
+        self.layers, self.capacity = [], capacity       # the base class's own storage stays empty
+        one, example = torch.zeros(1, 1, dtype=torch.long, device=model.device), DynamicCache()
+        model.get_decoder()(input_ids=one, cache=example, use_cache=True)       # shows the shapes
+        with models.refusing(f"no memory for {slots} x {capacity} tokens, lower --batch-tokens"):
+            self.stores = [[x.new_zeros(slots, x.shape[1], capacity, x.shape[3])        # for every layer two
+                            for x in (layer.keys, layer.values)] for layer in example.layers]
+        self.state = one.new_zeros(slots, 3)            # columns TOKEN, LENGTH, DRAWN
+        dtype = torch.float32 if model.device.type == "mps" else torch.float64
+        self.uniforms = torch.zeros(slots, most_draws, dtype=dtype, device=model.device)
 
     def update(self, keys, values, layer_idx, *args, **kwargs):
         """For every attention layer: two [n, kv heads, 1, head dim] -> two [n, kv heads, view, head dim]."""
         row = torch.arange(len(self.length), device=self.length.device)
-        for store, new in zip(self.store[layer_idx], (keys, values)):
+        for store, new in zip(self.stores[layer_idx], (keys, values)):
             store[row, :, self.length] = new[:, :, 0]
-        return tuple(self.store[layer_idx, :, :len(row), :, :self.view])
+        return tuple(store[:len(row), :, :self.view] for store in self.stores[layer_idx])
 
 
-def prefill(model, cache, prompts, which, first):
-    """Put keys and values of prompt[:-1] into the cache; slot first + j takes those of prompts[which[j]]."""
-    longest = max(len(ids) for ids in prompts) - 1
-    if longest == 0:
-        return
-    padded = torch.zeros(len(prompts), longest, dtype=torch.long)   # on the right, where no token looks
-    for row, ids in zip(padded, prompts):
-        row[:len(ids) - 1] = torch.tensor(ids[:-1])
-    fresh = DynamicCache()
-    model.get_decoder()(input_ids=padded.to(model.device), past_key_values=fresh, use_cache=True)
-    for store, layer in zip(cache.store[:, :, first:first + len(which), :, :longest], fresh.layers):
-        store[0], store[1] = layer.keys[which], layer.values[which]
+def prefill(model, cache, prompts, first):
+    """Put keys and values of the prompts into the slots from `first` on; equal prompts are computed once."""
+    unique = list(dict.fromkeys(map(tuple, prompts)))
+    which = [unique.index(tuple(ids)) for ids in prompts]
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in unique], batch_first=True)
+    fresh = DynamicCache()          # without the config: its sliding layers would drop what lies behind
+    model.get_decoder()(input_ids=padded.to(model.device), cache=fresh, use_cache=True)
+    for stores, layer in zip(cache.stores, fresh.layers):
+        for store, new in zip(stores, (layer.keys, layer.values)):
+            store[first:first + len(which), :, :padded.shape[1]] = new[which]
+
+
+def masks(config, length, view, dtype):
+    """What each row's token at [n] `length` sees: [n, 1, 1, view] of 0 or lowest, or that by layer type."""
+    key, query = torch.arange(view, device=length.device), length[:, None]
+    window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
+    seen = {"full_attention": key <= query}
+    if chunk:
+        seen["chunked_attention"] = (key <= query) & (key // chunk == query // chunk)
+    if window:
+        seen["sliding_attention"] = (key <= query) & (key > query - window)
+    found = {kind: torch.where(see, 0.0, torch.finfo(dtype).min).to(dtype)[:, None, None]
+             for kind, see in seen.items()}
+    return found if getattr(config, "layer_types", None) else list(found.values())[-1]
 
 
 def decode(model, cache, token, length, view):
     """Feed rows 0..n-1 one token each, [n] at positions [n] `length` -> [n, V] logits of the next token."""
     cache.length, cache.view = length, view
-    hidden = torch.arange(view, device=length.device) > length[:, None]                     # [n, view]
-    mask = torch.where(hidden, torch.finfo(model.dtype).min, 0.0).to(model.dtype)[:, None, None]
+    mask = masks(model.config.get_text_config(), length, view, model.dtype)
     return model(input_ids=token[:, None], position_ids=length[:, None], attention_mask=mask,
-                 past_key_values=cache, use_cache=True).logits[:, -1]
+                 cache=cache, use_cache=True).logits[:, -1].float()
 
 
-def make_step(model, cache, state, temperature, top_k, top_p, record=None):
+@torch.inference_mode()
+def check_decoding(model):
+    """InputError unless prefill and decode give the logits of a forward without a cache, on two rows of other
+    lengths, which cross every attention window: one of more than 256 tokens is 3 wide meanwhile."""
+    config = model.config.get_text_config()
+    windows = {name: size for name, size in vars(config).items()
+               if type(size) is int and ("window" in name or "attention_chunk" in name)}
+    vars(config).update({name: 3 for name, size in windows.items() if size > 256})
+    with models.refusing(f"{config.model_type}: sampling needs plain keys and values"):
+        end = 12 + max((size for size in windows.values() if size <= 256), default=0)
+        ids = torch.arange(3, 2 * end + 3, device=model.device).view(2, end) % config.vocab_size
+        plain = model(input_ids=ids, use_cache=False).logits                                # [2, end, V]
+        cache, rows, off = SlotCache(model, 2, end), torch.arange(2), []
+        prefill(model, cache, [ids[0, :-3].tolist(), ids[1, :4].tolist()], 0)
+        for step in range(4):
+            length = torch.tensor([end - 4, 3], device=model.device) + step
+            logits = decode(model, cache, ids[rows, length], length, end - 3 + step)
+            off.append((logits - plain[rows, length]).abs().max() / plain.abs().max())
+        if not torch.stack(off).max() <= (1e-3 if model.dtype == torch.float32 else 0.03):
+            raise ValueError(f"with these the logits are off by {max(off):.1%} of the largest")
+    vars(config).update(windows)            # after a refusal nobody needs the model
+
+
+def has_fixed_rope(config):
+    """False where rotations depend on the longest row: a CUDA graph would keep those of its capture."""
+    rope = str(getattr(config.get_text_config(), "rope_parameters", None))
+    return "dynamic" not in rope and "longrope" not in rope
+
+
+# Same as rl_outcome.choose
+def choose(logits, uniforms, temperature):
+    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B].
+
+    The CDF is float64: in float32 most of a large vocabulary adds less than a rounding error, so that those
+    tokens could never be drawn.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    cdf = (logits / temperature).softmax(-1).to(uniforms.dtype).cumsum(-1)
+    token = torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)[:, 0]
+    return token.clamp_(max=logits.shape[1] - 1)
+
+
+def make_step(model, cache, temperature, record=None):
     """-> step(n, view): one token for rows 0..n-1, left in state[:n, TOKEN]; with `record`, from graphs."""
     def step(n, view):
-        live = state[:n]
+        live = cache.state[:n]
         logits = decode(model, cache, live[:, TOKEN], live[:, LENGTH], view)
-        if temperature == 0:
-            token = logits.argmax(-1)
-        else:
-            probs = next_token_probs(logits, temperature, top_k, top_p)
-            token = draw(probs, uniforms(live[:, KEY], live[:, DRAWN]))
-        live[:, TOKEN] = token
-        live[:, LENGTH] += 1
-        live[:, DRAWN] += 1
+        uniforms = cache.uniforms[:n].gather(1, live[:, DRAWN:])[:, 0]
+        live[:, TOKEN] = choose(logits, uniforms, temperature)
+        live[:, LENGTH:] += 1
 
-    graphs, slots, capacity = {}, len(state), cache.store.shape[4]
+    graphs, slots = {}, len(cache.state)
 
     def replay(n, view):
         unit = max(1, slots // 8)
-        rows, view = min(slots, -(-n // unit) * unit), min(capacity, -(-view // VIEW_STEP) * VIEW_STEP)
-        state[n:rows, LENGTH] = 0                           # idle rows write to the start of their own slot
+        rows, view = min(slots, -(-n // unit) * unit), min(cache.capacity, -(-view // VIEW_STEP) * VIEW_STEP)
+        cache.state[n:rows, LENGTH:] = 0                    # idle rows write to the start of their own slot
         if (rows, view) not in graphs:
             pool = next(iter(graphs.values())).pool() if graphs else None       # one memory pool for all
-            graphs[rows, view] = record(lambda: step(rows, view), state, pool)
+            graphs[rows, view] = record(lambda: step(rows, view), cache.state, pool)
         graphs[rows, view].replay()
 
     return replay if record else step
@@ -249,201 +241,177 @@ def capture(run, state, pool):
     return graph
 
 
-def plan(lengths, max_new_tokens, batch_size, batch_tokens, max_positions):
-    """Prompt lengths -> (most new tokens per prompt; 0: does not fit), slots, capacity of a slot."""
-    longest = min(batch_tokens, max_positions)
-    limits = [max(0, min(max_new_tokens, longest - n)) for n in lengths]
-    capacity = max((n + m for n, m in zip(lengths, limits) if m), default=1)
-    return limits, max(1, min(batch_size, batch_tokens // capacity)), capacity
-
-
 @torch.inference_mode()
-def generate(model, prompts, keys, stop, max_new_tokens, batch_size=256, batch_tokens=262144,
-             temperature=0.0, top_k=0, top_p=1.0, stop_at=None):
+def generate(model, prompts, seeds, stop, max_new_tokens, batch_size=256, batch_tokens=262144, temperature=0):
     """Continuous batching. Yields (prompt index, sample index, token ids, finished) as each response ends.
-
-    prompts: token ids; keys: per prompt the stream keys of its K samples; stop: ids that end a response (kept
-    as its last token); stop_at(ids) -> True ends one at a text. A prompt that does not fit gives ([], False).
-    """
-    limits, slots, capacity = plan(list(map(len, prompts)), max_new_tokens, batch_size, batch_tokens,
-                                   getattr(model.config, "max_position_embeddings", batch_tokens))
-    yield from ((i, k, [], False) for i in range(len(prompts)) if not limits[i] for k in range(len(keys[i])))
-    cache = SlotCache(model, slots, capacity)
-    state = torch.zeros(slots, 4, dtype=torch.long, device=model.device)
-    step = make_step(model, cache, state, temperature, top_k, top_p,
-                     capture if model.device.type == "cuda" else None)
+    prompts: token ids; seeds: for each prompt those of its K samples; stop: ids that end a response."""
+    longest, most = max(map(len, prompts)), models.most_positions(model)
+    models.check_room(model, longest, max_new_tokens)
+    capacity = min(longest + max_new_tokens, most)
+    slots = max(1, min(batch_size, batch_tokens // capacity))
+    cache = SlotCache(model, slots, capacity, min(max_new_tokens, capacity))
+    record = capture if model.device.type == "cuda" and has_fixed_rope(model.config) else None
+    step = make_step(model, cache, temperature, record)
     rows = []                   # rows[i] is the response in slot i
-    waiting = deque([Row(i, k, []) for k in range(first, min(first + slots, len(keys[i])))]
-                    for i in range(len(prompts)) if limits[i] for first in range(0, len(keys[i]), slots))
+    waiting = deque([Row(i, k, []) for k in range(first, min(first + slots, len(seeds[i])))]
+                    for i in range(len(prompts)) for first in range(0, len(seeds[i]), slots))
     while waiting or rows:
         if waiting and (not rows or slots - len(rows) >= max(len(waiting[0]), slots // 8)):
-            admit(model, cache, state, prompts, keys, waiting, rows)
-        view = max(len(prompts[row.prompt]) + len(row.tokens) for row in rows)
-        step(len(rows), view)
+            admit(model, cache, prompts, seeds, waiting, rows)
+        lengths = [len(prompts[row.prompt]) + len(row.tokens) for row in rows]
+        step(len(rows), max(lengths))
         ended = []
-        for slot, (row, token) in enumerate(zip(rows, state[:len(rows), TOKEN].tolist())):
+        for slot, (row, token) in enumerate(zip(rows, cache.state[:len(rows), TOKEN].tolist())):
             row.tokens.append(token)
-            finished = token in stop or bool(stop_at and stop_at(row.tokens))
-            if finished or len(row.tokens) == limits[row.prompt]:
+            if token in stop or len(row.tokens) == max_new_tokens or lengths[slot] + 1 == most:
                 ended.append(slot)
-                yield row.prompt, row.sample, row.tokens, finished
-        close_gaps(cache, state, rows, ended, view)
+                yield row.prompt, row.sample, row.tokens, token in stop
+        close_gaps(cache, rows, ended)
 
 
-def admit(model, cache, state, prompts, keys, waiting, rows):
+def admit(model, cache, prompts, seeds, waiting, rows):
     """Move waiting groups (the K rows of a prompt) into free slots, with one prefill for all of them."""
-    chosen, which, first, longest = [], [], len(rows), 0
-    while waiting and len(rows) + len(waiting[0]) <= len(state):
-        ids = prompts[waiting[0][0].prompt]
-        longest = max(longest, len(ids))
-        if chosen and longest * (len(chosen) + 1) > PREFILL_TOKENS:
-            break
-        which += [len(chosen)] * len(waiting[0])
-        chosen.append(ids)
+    first, tokens = len(rows), 0
+    while waiting and len(rows) + len(waiting[0]) <= len(cache.state) and tokens < PREFILL_TOKENS:
+        tokens += len(prompts[waiting[0][0].prompt])
         rows += waiting.popleft()
-    prefill(model, cache, chosen, which, first)
-    state[first:len(rows)] = torch.tensor(          # columns TOKEN, LENGTH, KEY, DRAWN
-        [[prompts[i][-1], len(prompts[i]) - 1, keys[i][k], 0] for i, k, _ in rows[first:]])
+    prefill(model, cache, [prompts[row.prompt] for row in rows[first:]], first)
+    new = slice(first, len(rows))
+    cache.state[new] = torch.tensor([[prompts[i][-1], len(prompts[i]) - 1, 0] for i, _, _ in rows[new]])
+    draws = [np.random.default_rng(seeds[i][k]).random(cache.uniforms.shape[1]) for i, k, _ in rows[new]]
+    cache.uniforms[new] = torch.from_numpy(np.stack(draws)).to(cache.uniforms)
 
 
-def close_gaps(cache, state, rows, ended, view):
+def close_gaps(cache, rows, ended):
     """Move the last rows into the slots of the ended ones, so that the live rows are 0..n-1 again."""
     n = len(rows) - len(ended)
-    targets = [slot for slot in ended if slot < n]
-    sources = sorted(set(range(n, len(rows))) - set(ended))
-    for source, target in zip(sources, targets):
+    sources = [slot for slot in range(n, len(rows)) if slot not in ended]
+    for source, target in zip(sources, ended):              # `ended` goes up: those below n come first
         rows[target] = rows[source]
-        cache.store[:, :, target, :, :view] = cache.store[:, :, source, :, :view]
-    if targets:
-        state[targets] = state[sources]
+        for store in (cache.state, cache.uniforms, *sum(cache.stores, [])):
+            store[target] = store[source]
     del rows[n:]
 
 
 def sample(model, tokenizer, requests, args):
     """Yield (request, K texts, K finished, K token counts) as each request is complete."""
-    prompts = [render_ids(tokenizer, r.system, r.user) for r in requests]
-    keys = [[stream_key(args.seed, r.key, r.user, k) for k in range(args.num_samples)] for r in requests]
-    tail = max((len(text.encode()) for text in args.stop), default=0) + 8       # a token is at least a byte
-
-    def stop_at(ids):
-        return any(text in tokenizer.decode(ids[-tail:]) for text in args.stop)
-
+    check_decoding(model)
+    prompts = [models.prompt_ids(tokenizer, r.user, r.system) for r in requests]
+    seeds = [[[args.seed, k, *f"{r.key}\n{r.user}".encode()] for k in range(args.num_samples)]
+             for r in requests]
     done = {}
-    for i, k, ids, finished in generate(
-            model, prompts, keys, stop_ids(model, tokenizer), args.max_new_tokens, args.batch_size,
-            args.batch_tokens, args.temperature, args.top_k, args.top_p, stop_at if args.stop else None):
-        if not ids and k == 0:
-            tqdm.write(f"{requests[i].key}: a prompt of {len(prompts[i])} tokens does not fit: unfinished")
+    responses = generate(model, prompts, seeds, models.stop_ids(model, tokenizer), args.max_new_tokens,
+                         args.batch_size, args.batch_tokens, args.temperature)
+    for i, k, ids, finished in responses:
+        text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = text.encode(errors="replace").decode()       # half a surrogate pair cannot be written
         mine = done.setdefault(i, [None] * args.num_samples)
-        mine[k] = (response_text(tokenizer, ids, args.stop), finished, len(ids))
+        mine[k] = (text, finished, len(ids))
         if None not in mine:
             yield requests[i], *map(list, zip(*done.pop(i)))
 
 
-def response_text(tokenizer, ids, stops=()):
-    """Token ids -> text without special tokens, cut before the first stop text."""
-    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text[:min((text.find(s) for s in stops if s in text), default=len(text))]
-
-
-def export_prompts(tokenizer, requests, args):
-    """One request a line: custom_id, method, url, body of the batch format, and the rendered prompt."""
-    flags = {"model": args.model, "n": args.num_samples, "temperature": args.temperature, "top_p": args.top_p,
-             "max_tokens": args.max_new_tokens, "seed": args.seed, "stop": args.stop or None}
-    url = "/v1/chat/completions" if tokenizer.chat_template else "/v1/completions"
+def exported(tokenizer, requests, args):
+    """Lines of the batch format (custom_id, method, url, body), each with the rendered prompt."""
+    flags = {"model": args.model, "n": args.num_samples, "temperature": args.temperature,
+             "max_tokens": args.max_new_tokens, "seed": args.seed}
     lines = []
     for r in requests:
-        turns = [{"role": "system", "content": r.system}, {"role": "user", "content": r.user}]
-        prompt = render_text(tokenizer, r.system, r.user)
-        body = {**flags, **({"messages": turns} if tokenizer.chat_template else {"prompt": prompt})}
+        prompt = models.prompt_text(tokenizer, r.user, r.system)
+        url, body = "/v1/completions", {**flags, "prompt": prompt}
+        if tokenizer.chat_template:
+            turns = [{"role": "system", "content": r.system}, {"role": "user", "content": r.user}]
+            url, body = "/v1/chat/completions", {**flags, "messages": turns}
         lines.append({"custom_id": r.key, "method": "POST", "url": url, "body": body, "prompt": prompt})
-    write_jsonl(args.export_prompts, lines)
-    print(f"{len(lines)} prompts in {args.export_prompts}")
+    return lines
 
 
 def imported(tokenizer, requests, args):
     """Another engine's answers, as the list of what `sample` would yield."""
-    path, answers = args.import_responses, {}
-    for number, row in enumerate(read_jsonl(path), 1):
+    path, answers = args.import_responses, defaultdict(list)
+    for where, row in models.read_jsonl(path):
         try:
             if isinstance(row.get("response"), dict):               # a line of a batch output file
-                choices = row["response"]["body"]["choices"]
-                texts = [c["message"]["content"] if "message" in c else c["text"] for c in choices]
-                ends = [c["finish_reason"] == "stop" for c in choices]
+                pairs = [(c["message"]["content"] if "message" in c else c["text"],
+                          c["finish_reason"] == "stop") for c in row["response"]["body"]["choices"]]
             else:
                 texts = row["responses"] if "responses" in row else [row["response"]]
-                ends = row.get("finished") or [True] * len(texts)
-            mine = answers.setdefault(str(row["custom_id"] if "custom_id" in row else row["id"]), [])
-            mine += [(t, bool(f), len(tokenizer(t).input_ids)) for t, f in zip(texts, ends, strict=True)]
+                pairs = zip(texts, row.get("finished") or [True] * len(texts), strict=True)
+            key = str(row["custom_id"] if "custom_id" in row else row["id"])
+            answers[key] += [(text, bool(end), len(tokenizer(text).input_ids)) for text, end in pairs]
         except (KeyError, TypeError, ValueError):
-            raise InputError(f"{path}:{number}: field 'custom_id' or 'response' is malformed") from None
-    for r in requests:
-        if len(answers.get(r.key, [])) < args.num_samples:
-            raise InputError(f"{path}: field 'custom_id' {r.key!r}: fewer than {args.num_samples} responses")
+            raise InputError(f"{where}: field 'custom_id' or 'response' is malformed") from None
+    if few := [r.key for r in requests if len(answers[r.key]) < args.num_samples]:
+        raise InputError(f"{path}: field 'custom_id' {few[0]!r}: fewer than {args.num_samples} responses")
     return [(r, *map(list, zip(*answers[r.key][:args.num_samples]))) for r in requests]
 
 
-def earlier_rows(args, requests):
-    """-> {request key: its rows} that an interrupted run left in --out, half-written requests left out."""
-    out, kept, done, known = Path(args.out), Path(args.out + ".args.json"), {}, {r.key for r in requests}
-    if args.force or not out.exists():
-        return done
+def earlier_rows(args, flags, requests):
+    """{request key: its rows} that an interrupted run left in --out, half-written requests left out."""
+    known, done = {(r.row["id"], r.row["answer"]): r for r in requests}, defaultdict(list)
+    out, per = Path(args.out), args.num_samples if args.verify else 1
+    if args.force or not out.exists() or not out.stat().st_size:
+        return {}
     if not args.resume:
-        raise InputError(f"{out}: exists; --resume continues it, --force starts it again")
-    flags = json.loads(kept.read_text()) if kept.exists() else {}
-    for name in SETTINGS:
-        if name in flags and flags[name] != getattr(args, name):
-            raise InputError(f"{out}: was begun with {name} {flags[name]!r}, not {getattr(args, name)!r}")
-    whole = out.read_bytes().rpartition(b"\n")[0].decode()     # what follows the last newline is half a line
-    for number, line in enumerate(whole.split("\n") if whole else [], 1):
-        try:
-            row = json.loads(line)
-            key = row_key(row, args)
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{out}:{number}: not a line of this run") from None
-        if key not in known:
-            raise InputError(f"{out}:{number}: field 'id' {row['id']!r} is not in {args.data}")
-        done.setdefault(key, []).append(row)
-    return {key: rows for key, rows in done.items() if len(rows) == (args.num_samples if args.verify else 1)}
+        raise InputError(f"{out} exists already: --resume continues it, --force starts it again")
+    where = f"{out}.args.json"
+    try:
+        old = json.loads(Path(where).read_text(encoding="utf-8"))
+        if changed := [name for name in flags if old[name] != flags[name]]:
+            raise InputError(f"{out} was begun with {changed[0]} {old[changed[0]]!r}")
+        for place, line in enumerate(out.read_bytes().split(b"\n")[:-1], 1):    # half a line may follow
+            where, row = f"{out}:{place}", json.loads(line)
+            request = known[row["id"], row["answer"]]
+            texts = [row["verification"]] * args.num_samples if args.verify else row["responses"]
+            if len(texts) != args.num_samples or row["problem"] != request.row["problem"]:
+                raise ValueError
+            done[request.key].append(row)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{where}: missing, broken or not of this run; --force starts again") from None
+    return {key: rows for key, rows in done.items() if len(rows) == per}
 
 
-def write_results(args, requests, results, done):
+def write_results(args, flags, requests, results, done):
     """Append each request's rows as it completes, then put the file in input order."""
     start, made, right, judged = time.time(), 0, 0, 0
-    write_jsonl(args.out + ".args.json", [{name: getattr(args, name) for name in SETTINGS}])
-    write_jsonl(args.out, [row for rows in done.values() for row in rows])
-    with tqdm(total=len(requests), initial=len(done), mininterval=1) as bar:
-        for request, texts, finished, tokens in results:
-            rows = [{"responses": texts, "finished": finished, "tokens": tokens}]
-            if args.verify:
-                rows = [{"verification": text, "kind": "confirmative", "finished": end} for text, end
-                        in zip(texts, finished)]
-            done[request.key] = [{**request.row, **row} for row in rows]
-            write_jsonl(args.out, done[request.key], append=True)
-            made += sum(tokens)
-            shown = {"tokens/s": round(made / (time.time() - start))}
-            if request.gold is not None:
-                judged += len(texts)
-                right += sum(verifier.judge(text, request.gold) for text in texts)
-                shown["accuracy"] = f"{right / judged:.3f}"
-            bar.set_postfix(shown, refresh=False)
-            bar.update()
-    write_jsonl(args.out, [row for r in requests for row in done[r.key]])
+    bar = tqdm(results, total=len(requests), initial=len(done), mininterval=1)
+    for request, texts, finished, tokens in bar:
+        if not made:                                # only here: a start that fails leaves no file
+            models.write_jsonl(args.out, [row for rows in done.values() for row in rows])
+            models.write_jsonl(args.out + ".args.json", [flags])
+        rows = [{"responses": texts, "finished": finished, "tokens": tokens}]
+        if args.verify:
+            rows = [{"verification": text, "kind": "confirmative", "finished": end}
+                    for text, end in zip(texts, finished)]
+        done[request.key] = [{**request.row, **row} for row in rows]
+        models.write_jsonl(args.out, done[request.key], append=True)
+        made += sum(tokens)
+        shown = {"tokens/s": round(made / (time.time() - start))}
+        if request.gold is not None:                # accuracy: the last solution is right, finished or not
+            rewards = [verifier.outcome_reward(verifier.parse_actions(t), request.gold, True) for t in texts]
+            right, judged = right + sum(r > 0 for r in rewards), judged + len(rewards)
+            shown["accuracy"] = f"{right / judged:.3f}"
+        bar.set_postfix(shown, refresh=False)
+    models.write_jsonl(args.out, [row for r in requests for row in done[r.key]])
 
 
 def main():
     args = parse_args()
     requests = load_requests(args)
     if args.export_prompts:
-        return export_prompts(load_tokenizer(args.model), requests, args)
-    done = earlier_rows(args, requests)
-    todo = [r for r in requests if r.key not in done]
+        models.check_output(args.export_prompts, args.force, args.data)
+        lines = exported(models.load_tokenizer(args.model), requests, args)
+        return models.write_jsonl(args.export_prompts, lines)
+    models.check_output(args.out, True, args.data, args.import_responses)
+    flags = {name: value for name, value in vars(args).items() if name not in FREE_FLAGS}
+    done = earlier_rows(args, flags, requests)
+    todo, results = [r for r in requests if r.key not in done], []
     if args.import_responses:
-        results = imported(load_tokenizer(args.model), todo, args)
-    else:
-        results = sample(*load(args.model, args.device, args.dtype), todo, args) if todo else []
-    write_results(args, requests, results, done)
+        results = imported(models.load_tokenizer(args.model), todo, args)
+    elif todo:
+        results = sample(*models.load(args.model, args.device, args.dtype), todo, args)
+    write_results(args, flags, requests, results, done)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    models.run_main(main)

@@ -27,7 +27,7 @@ def greedy(model, prompts, new_tokens, stop, graph=True):
     """Greedy responses of sample.generate in 32 slots; on CUDA from its graphs, or from plain calls."""
     make_step = sample.make_step
     if not graph:
-        sample.make_step = lambda *a: make_step(*a[:6])             # without `record`
+        sample.make_step = lambda *a: make_step(*a[:3])             # without `record`
     try:
         found = sample.generate(model, prompts, [[0]] * len(prompts), stop, new_tokens, 32)
         return [ids for _, ids in sorted((i, ids) for i, _, ids, _ in found)]

@@ -1,4 +1,5 @@
-"""sample.py: parity with generate, random streams, continuous batching, resume, other engines' files."""
+"""sample.py: parity with generate, random numbers, continuous batching, resume, bad input, other engines."""
+import argparse
 import json
 import os
 import random
@@ -7,13 +8,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
-from transformers import DynamicCache
-from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers.generation.logits_process import TemperatureLogitsWarper
 
-import model as M
-import sample as S
+import model as models
+import sample
 
 STOP = list(range(40, 60))              # a random model meets one of these within tens of tokens
 
@@ -23,9 +24,9 @@ def random_prompts(count, seed=0, longest=40):
     return [[rng.randrange(3, 380) for _ in range(rng.randrange(1, longest))] for _ in range(count)]
 
 
-def collect(model, prompts, keys, *args, **options):
+def collect(model, prompts, seeds, *args, **options):
     """{(prompt, sample): (ids, finished)} of sample.generate."""
-    found = S.generate(model, prompts, keys, *args, **options)
+    found = sample.generate(model, prompts, seeds, *args, **options)
     return {(i, k): (ids, finished) for i, k, ids, finished in found}
 
 
@@ -34,7 +35,7 @@ def collect(model, prompts, keys, *args, **options):
 @pytest.mark.parametrize("name", ["tiny_qwen2", "tiny_llama"])
 def test_greedy_parity_with_generate(name, request):
     """200 prompts of mixed lengths through 32 slots, against model.generate in left-padded batches of 50."""
-    model, _ = M.load(request.getfixturevalue(name), device="cpu")
+    model, _ = models.load(request.getfixturevalue(name), device="cpu")
     prompts = random_prompts(200)
     found = collect(model, prompts, [[0]] * 200, STOP, 60, 32)
     assert len(found) == 200 and 100 < sum(finished for _, finished in found.values()) < 200
@@ -52,54 +53,73 @@ def test_greedy_parity_with_generate(name, request):
 
 def test_shared_prefill_gives_the_logits_of_a_plain_forward(tiny_qwen2):
     """Three rows share prompt 0, one has prompt 1; each decode step is checked against the whole sequence."""
-    model, _ = M.load(tiny_qwen2, device="cpu")
+    model, _ = models.load(tiny_qwen2, device="cpu")
     prompts, which = [[5, 9, 200, 31], [7, 8, 11, 12, 13, 14, 15]], [0, 0, 0, 1]
-    cache, alone = S.SlotCache(model, 6, 20), S.SlotCache(model, 6, 20)
-    cache.store.fill_(3.0)                  # what an earlier row left behind must not be seen
     rows = [prompts[i][:] for i in which]
     with torch.inference_mode():
-        S.prefill(model, cache, prompts, which, 2)
-        cache.store[:, :, :4] = cache.store[:, :, 2:].clone()
-        for slot, i in enumerate(which):
-            S.prefill(model, alone, [prompts[i]], [0], slot)
+        cache = sample.SlotCache(model, 6, 20)
+        for store in sum(cache.stores, []):
+            store.fill_(3.0)                # what an earlier row left behind must not be seen
+        sample.prefill(model, cache, rows, 2)
+        for store in sum(cache.stores, []):
+            store[:4] = store[2:].clone()
         for step in range(4):
             token = torch.tensor([row[-1] for row in rows])
             length = torch.tensor([len(row) - 1 for row in rows])
-            shared = S.decode(model, cache, token, length, int(length.max()) + 1)
-            separate = S.decode(model, alone, token, length, int(length.max()) + 1)
+            found = sample.decode(model, cache, token, length, int(length.max()) + 1)
             plain = torch.cat([model(input_ids=torch.tensor([row])).logits[:, -1] for row in rows])
-            assert torch.allclose(shared, plain, atol=1e-4) and torch.allclose(shared, separate, atol=1e-4)
+            assert found.dtype == torch.float32 and torch.allclose(found, plain, atol=1e-4)
             for slot, row in enumerate(rows):
                 row.append(100 + 10 * slot + step)          # the siblings go different ways
 
 
 def test_prompts_are_prefilled_once_and_slots_never_overflow(tiny_llama, monkeypatch):
-    model, _ = M.load(tiny_llama, device="cpu")
+    model, _ = models.load(tiny_llama, device="cpu")
     prompts, seen, widths = random_prompts(20, longest=10), [], []
-    real_prefill, real_decode = S.prefill, S.decode
+    real_prefill, real_decode = sample.prefill, sample.decode
 
-    def prefill(model, cache, chosen, which, first):
-        seen.extend(map(tuple, chosen))
-        real_prefill(model, cache, chosen, which, first)
+    def prefill(model, cache, rows, first):
+        seen.extend(map(tuple, rows))
+        real_prefill(model, cache, rows, first)
 
     def decode(model, cache, token, length, view):
         widths.append(len(token))
         return real_decode(model, cache, token, length, view)
 
-    monkeypatch.setattr(S, "prefill", prefill)
-    monkeypatch.setattr(S, "decode", decode)
-    keys = [[S.stream_key(0, i, k) for k in range(4)] for i in range(20)]
-    found = collect(model, prompts, keys, STOP, 30, 10, temperature=1.0)
-    assert len(found) == 80 and sorted(seen) == sorted(map(tuple, prompts))
+    monkeypatch.setattr(sample, "prefill", prefill)
+    monkeypatch.setattr(sample, "decode", decode)
+    seeds = [[[i, k] for k in range(4)] for i in range(20)]
+    found = collect(model, prompts, seeds, STOP, 30, 10, temperature=1.0)
+    assert len(found) == 80 and sorted(seen) == sorted(map(tuple, prompts * 4))
     assert max(widths) <= 10
     assert sum(widths) == sum(len(ids) for ids, _ in found.values())    # no step is spent on a finished row
     lonely = sum(max(len(found[i, k][0]) for k in range(4)) for i in range(20))
     assert len(widths) < 0.7 * lonely                                   # rows of several prompts run together
 
 
+def test_equal_prompts_are_computed_once(tiny_llama, monkeypatch):
+    model, _ = models.load(tiny_llama, device="cpu")
+    sizes, decoder = [], model.get_decoder()
+    monkeypatch.setattr(model, "get_decoder", lambda: lambda **given: sizes.append(
+        tuple(given["input_ids"].shape)) or decoder(**given))
+    with torch.inference_mode():
+        sample.prefill(model, sample.SlotCache(model, 8, 9), [[5, 6, 7], [8], [5, 6, 7], [5, 6, 7]], 2)
+    assert sizes == [(1, 1), (2, 3)]        # the token that shows the shapes; two rows, not four
+
+
+def test_long_prompts_are_prefilled_in_parts(tiny_llama, monkeypatch):
+    model, _ = models.load(tiny_llama, device="cpu")
+    prompts, parts, real = [[7] * 30] * 3 + [[9] * 30] * 3, [], sample.prefill
+    monkeypatch.setattr(sample, "prefill", lambda m, cache, rows, first: parts.append(len(rows))
+                        or real(m, cache, rows, first))
+    monkeypatch.setattr(sample, "PREFILL_TOKENS", 50)
+    assert len(collect(model, prompts, [[0]] * 6, [], 3, 6)) == 6
+    assert parts == [2, 2, 2]
+
+
 def test_graph_buckets_give_the_same_tokens(tiny_qwen2):
     """The CUDA branch of make_step with a stand-in for the capture: rounded sizes, idle rows, few graphs."""
-    model, _ = M.load(tiny_qwen2, device="cpu")
+    model, _ = models.load(tiny_qwen2, device="cpu")
     recorded = []
 
     class Recording:
@@ -115,63 +135,58 @@ def test_graph_buckets_give_the_same_tokens(tiny_qwen2):
 
     results = []
     for recorder in (None, record):
-        cache, state = S.SlotCache(model, 16, 300), torch.zeros(16, 4, dtype=torch.long)
-        state[:, S.TOKEN] = torch.arange(16) + 60
-        state[:, S.KEY] = torch.tensor([S.stream_key(0, i) for i in range(16)])
-        step = S.make_step(model, cache, state, 1.0, 0, 0.9, recorder)
-        trace = []
         with torch.inference_mode():
+            cache, trace = sample.SlotCache(model, 16, 300, 10), []
+            cache.state[:, sample.TOKEN] = torch.arange(16) + 60
+            cache.uniforms[:] = torch.from_numpy(np.random.default_rng(0).random((16, 10)))
+            step = sample.make_step(model, cache, 1.0, recorder)
             for n, view in ((16, 1), (15, 2), (7, 3), (7, 4), (3, 257), (3, 258)):
                 step(n, view)
-                trace.append(state[:n].clone())
+                trace.append(cache.state[:n].clone())
         results.append(trace)
     assert all(torch.equal(a, b) for a, b in zip(*results))
+    assert [trace[-1][:, sample.LENGTH:].tolist() for trace in results] == [[[6, 6]] * 3] * 2
     assert recorded == [None, "pool", "pool"]       # (16, 256), (8, 256), (4, 300): 15 rounds up to 16
 
 
 # ---- random numbers
 
-def test_uniforms_are_splitmix64():
-    """The first two outputs of the published generator for seed 0, and a plain-integer version of it."""
-    first_two = S.uniforms(torch.tensor([0, 0]), torch.tensor([0, 1])).tolist()
-    assert first_two == [0xE220A839 / 2**32, 0x6E789E6A / 2**32]
-
-    def splitmix64(key, counter):
-        z = (key + (counter + 1) * 0x9E3779B97F4A7C15) % 2**64
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
-        return (z ^ (z >> 31)) >> 32
-
-    keys = [S.stream_key(1, "problem", k) for k in range(50)]
-    counters = list(range(0, 5000, 100))
-    expected = [splitmix64(k, c) / 2**32 for k, c in zip(keys, counters)]
-    assert S.uniforms(torch.tensor(keys), torch.tensor(counters)).tolist() == expected
-
-
-def test_stream_keys_differ_by_seed_problem_and_sample():
-    names = [(seed, problem, k) for seed in range(3) for problem in ("1", "11", "a") for k in range(3)]
-    assert len({S.stream_key(*name) for name in names}) == len(names)
-    assert all(0 <= S.stream_key(*name) < 2**63 for name in names)
-
-
-@pytest.mark.parametrize("temperature, top_k, top_p",
-                         [(0.7, 0, 1.0), (1.3, 5, 1.0), (1.0, 0, 0.9), (0.7, 12, 0.8)])
-def test_next_token_probs_match_transformers(temperature, top_k, top_p):
-    logits = torch.randn(20, 50, generator=torch.Generator().manual_seed(0)) * 3
-    scores = TemperatureLogitsWarper(temperature)(None, logits)
-    if top_k:
-        scores = TopKLogitsWarper(top_k)(None, scores)
-    if top_p < 1:
-        scores = TopPLogitsWarper(top_p)(None, scores)
-    expected = scores.softmax(-1)
-    assert torch.allclose(S.next_token_probs(logits, temperature, top_k, top_p), expected, atol=1e-6)
-    assert (expected == 0).any() == bool(top_k or top_p < 1)
-
-
-def test_draw_is_the_inverse_cdf():
+def test_choose_is_greedy_or_the_inverse_cdf():
     probs = torch.tensor([[0.25, 0.0, 0.5, 0.25, 0.0]]).repeat(6, 1)
-    uniform = torch.tensor([0.0, 0.2499, 0.25, 0.74, 0.75, 1 - 2.0**-32], dtype=torch.float64)
-    assert S.draw(probs, uniform).tolist() == [0, 0, 2, 2, 3, 3]
+    uniforms = torch.tensor([0.0, 0.2499, 0.25, 0.74, 0.75, 1 - 2.0**-53], dtype=torch.float64)
+    assert sample.choose(probs.log(), uniforms, 1.0).tolist() == [0, 0, 2, 2, 3, 3]
+    assert sample.choose(probs.log(), uniforms, 0).tolist() == [2] * 6
+    # T = 1/2 squares the odds: 1 : 4 : 1
+    assert sample.choose(probs.log(), torch.full((6,), 0.166, dtype=torch.float64), 0.5).tolist() == [0] * 6
+    assert sample.choose(probs.log(), torch.full((6,), 0.167, dtype=torch.float64), 0.5).tolist() == [2] * 6
+
+
+def test_every_token_of_a_large_vocabulary_can_be_drawn():
+    """One token holds nearly all the mass; the others, 1e-10 each, still have their steps in the CDF."""
+    size = 151936
+    logits = torch.full((1, size), -23.0)
+    logits[0, 7] = 0.0
+    step = 1 / (1 + (size - 1) * np.exp(-23.0)) * np.exp(-23.0)             # about 1e-10
+    for token in (0, 6, 8, 1000, 75968, size - 2, size - 1):
+        below = token * step if token <= 7 else 1 - (size - token) * step
+        uniform = torch.tensor([below + step / 2], dtype=torch.float64)
+        assert sample.choose(logits, uniform, 1.0).item() == token
+
+
+def test_a_response_is_the_plain_loop_over_its_own_random_numbers(tiny_qwen2):
+    """The t-th token inverts the CDF of a plain forward at the t-th number of the sample's generator."""
+    model, _ = models.load(tiny_qwen2, device="cpu")
+    prompts, seeds = random_prompts(3, seed=4), [[[3, i, k] for k in range(2)] for i in range(3)]
+    found = collect(model, prompts, seeds, STOP, 12, 4, temperature=0.7)
+    for (i, k), (ids, finished) in found.items():
+        uniforms = torch.from_numpy(np.random.default_rng(seeds[i][k]).random(12))
+        with torch.no_grad():
+            for t, token in enumerate(ids):
+                logits = model(input_ids=torch.tensor([prompts[i] + ids[:t]]), use_cache=False).logits[:, -1]
+                cdf = (logits.double() / 0.7).softmax(-1).cumsum(-1)[0]
+                assert (cdf[token - 1] if token else 0) - 1e-6 <= uniforms[t] <= cdf[token] + 1e-6
+                assert (t + 1 == len(ids)) == (token in STOP or t == 11)
+        assert finished == (ids[-1] in STOP)
 
 
 def chi_square(counts, probs):
@@ -186,56 +201,80 @@ def chi_square(counts, probs):
     return float((((observed - expected) ** 2 / expected).sum() - freedom) / (2 * freedom) ** 0.5)
 
 
-@pytest.mark.parametrize("temperature, top_p", [(0.7, 1.0), (1.0, 0.9)])
-def test_sampled_frequencies_match_the_softmax(tiny_qwen2, temperature, top_p):
+@pytest.mark.parametrize("temperature", [0.7, 1.3])
+def test_sampled_frequencies_match_the_softmax(tiny_qwen2, temperature):
     """6,000 first tokens of one prompt against its softmax; the counts must reject another temperature."""
-    model, _ = M.load(tiny_qwen2, device="cpu")
+    model, _ = models.load(tiny_qwen2, device="cpu")
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(0.7)      # flatter, so that many tokens take part
     prompt, count = [5, 9, 200, 31], 6000
-    keys = [[S.stream_key(0, "p", k) for k in range(count)]]
-    found = collect(model, [prompt], keys, [], 1, 2000, temperature=temperature, top_p=top_p)
+    found = collect(model, [prompt], [list(range(count))], [], 1, 2000, temperature=temperature)
     counts = torch.bincount(torch.tensor([ids[0] for ids, _ in found.values()]), minlength=403).double()
     with torch.no_grad():
         scores = model(input_ids=torch.tensor([prompt])).logits[:, -1]
     scores = TemperatureLogitsWarper(temperature)(None, scores)
-    allowed = TopPLogitsWarper(top_p)(None, scores) if top_p < 1 else scores
-    probs = allowed.double().softmax(-1)[0]
-    assert (probs > 5 / count).sum() > 20 and counts[probs == 0].sum() == 0
+    probs = scores.double().softmax(-1)[0]
+    assert (probs > 5 / count).sum() > 20
     assert abs(chi_square(counts, probs)) < 4
-    assert chi_square(counts, (allowed * 0.8).double().softmax(-1)[0]) > 10
+    assert chi_square(counts, (scores * 0.8).double().softmax(-1)[0]) > 10
 
 
 def test_a_sample_does_not_depend_on_its_batch(tiny_llama):
-    model, _ = M.load(tiny_llama, device="cpu")
-    prompts = random_prompts(12, seed=1)
-    keys = [[S.stream_key(3, i, k) for k in range(4)] for i in range(12)]
-    wide = collect(model, prompts, keys, STOP, 40, 48, temperature=0.7, top_p=0.95)
-    narrow = collect(model, prompts, keys, STOP, 40, 3, temperature=0.7, top_p=0.95)
+    model, _ = models.load(tiny_llama, device="cpu")
+    prompts, seeds = random_prompts(12, seed=1), [[[3, i, k] for k in range(4)] for i in range(12)]
+    wide = collect(model, prompts, seeds, STOP, 40, 48, temperature=0.7)
+    narrow = collect(model, prompts, seeds, STOP, 40, 3, temperature=0.7)
     assert wide == narrow
-    alone = collect(model, [prompts[7]], [[keys[7][2]]], STOP, 40, temperature=0.7, top_p=0.95)
+    alone = collect(model, [prompts[7]], [[seeds[7][2]]], STOP, 40, temperature=0.7)
     assert alone[0, 0] == wide[7, 2]
     assert len({tuple(wide[i, k][0]) for i in range(12) for k in range(4)}) > 40
-    other = collect(model, [prompts[7]], [[S.stream_key(4, 7, 2)]], STOP, 40, temperature=0.7, top_p=0.95)
+    other = collect(model, [prompts[7]], [[[4, 7, 2]]], STOP, 40, temperature=0.7)
     assert other[0, 0] != wide[7, 2]
 
 
-# ---- budget
+def arguments(**changes):
+    values = {"seed": 0, "max_new_tokens": 50, "batch_size": 8, "batch_tokens": 4096, "num_samples": 1,
+              "temperature": 1.0}
+    return argparse.Namespace(**{**values, **changes})
 
-def test_plan():
-    assert S.plan([10, 50, 200], 100, 8, 300, 120) == ([100, 70, 0], 2, 120)
-    assert S.plan([10, 20], 30, 256, 1000, 4096) == ([30, 30], 20, 50)
-    assert S.plan([10, 20], 30, 4, 1000, 4096) == ([30, 30], 4, 50)
-    assert S.plan([90, 20], 30, 4, 100, 4096) == ([10, 30], 1, 100)
-    assert S.plan([100], 30, 4, 100, 4096) == ([0], 4, 1)
+
+def test_seeds_differ_by_seed_problem_and_sample(tiny_qwen2, monkeypatch):
+    model, tokenizer = models.load(tiny_qwen2, device="cpu")
+    seen = []
+    monkeypatch.setattr(sample, "generate", lambda *given: seen.append(given[2]) or [])
+    asked = (("1", "u"), ("11", "u"), ("1", "v"))
+    requests = [sample.Request(key, {}, "s", user, None) for key, user in asked]
+    for seed in range(3):
+        list(sample.sample(model, tokenizer, requests, arguments(seed=seed, num_samples=3)))
+    seeds = [seed for call in seen for prompt in call for seed in prompt]
+    streams = {tuple(np.random.default_rng(seed).integers(2**63, size=2)) for seed in seeds}
+    assert len(streams) == len(seeds) == 27
+
+
+# ---- memory
+
+@pytest.mark.parametrize("batch_size, batch_tokens, slots", [
+    (8, 300, 3), (2, 300, 2), (8, 99, 1), (8, 10**17, 8)])
+def test_slots_fit_the_budget(tiny_qwen2, monkeypatch, batch_size, batch_tokens, slots):
+    """The longest prompt, 60 tokens, and 40 new ones: a slot of 100; one slot there always is."""
+    model, _ = models.load(tiny_qwen2, device="cpu")
+    made, real = [], sample.SlotCache
+    monkeypatch.setattr(sample, "SlotCache", lambda *given: made.append(given[1:]) or real(*given))
+    assert len(collect(model, [[5] * 60, [6] * 9], [[0], [0]], STOP, 40, batch_size, batch_tokens)) == 2
+    assert made == [(slots, 100, 40)]
 
 
 def test_tight_budgets_change_no_token(tiny_qwen2):
-    model, _ = M.load(tiny_qwen2, device="cpu")
-    prompts = random_prompts(8, seed=2) + [[5] * 90]
-    free = collect(model, prompts, [[0]] * 9, STOP, 30)
-    tight = collect(model, prompts, [[0]] * 9, STOP, 30, 256, 80)
-    assert tight[8, 0] == ([], False) and all(tight[i, 0] == free[i, 0] for i in range(8))
+    model, _ = models.load(tiny_qwen2, device="cpu")
+    prompts = random_prompts(8, seed=2)
+    free = collect(model, prompts, [[0]] * 8, STOP, 30)
+    assert free == collect(model, prompts, [[0]] * 8, STOP, 30, 256, 80)
+
+
+def test_too_large_a_cache_is_one_line(tiny_qwen2):
+    model, _ = models.load(tiny_qwen2, device="cpu")
+    with pytest.raises(models.InputError, match="no memory for 2 x 10{15} tokens, lower --batch-tokens"):
+        sample.SlotCache(model, 2, 10**15)
 
 
 # ---- the script
@@ -243,24 +282,50 @@ def test_tight_budgets_change_no_token(tiny_qwen2):
 PROBLEMS = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i), "level": 1 + i % 5} for i in range(12)]
 
 
+def write(path, rows):
+    models.write_jsonl(path, rows)
+    return path
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.fixture
 def problems(tmp_path):
-    path = tmp_path / "problems.jsonl"
-    M.write_jsonl(path, PROBLEMS)
-    return path
+    return write(tmp_path / "problems.jsonl", PROBLEMS)
 
 
 def call(monkeypatch, *argv):
     """Run the script's main in this process."""
     monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, argv)])
-    S.main()
+    sample.main()
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """A stand-in for `sample.sample` that answers every request; -> the keys it was asked for, by call."""
+    calls = []
+
+    def answer(model, tokenizer, requests, args):
+        calls.append([r.key for r in requests])
+        return ((r, [f"{r.key}.{k}" for k in range(args.num_samples)], [True] * args.num_samples,
+                 [3] * args.num_samples) for r in requests)
+
+    monkeypatch.setattr(sample, "sample", answer)
+    monkeypatch.setattr(models, "load", lambda *given: (None, None))
+    return calls
 
 
 def test_samples_file(tmp_path, tiny_qwen2, problems, monkeypatch):
     out = tmp_path / "runs" / "x.jsonl"
     call(monkeypatch, "--model", tiny_qwen2, "--data", problems, "--out", out, "--num-samples", 3,
          "--max-new-tokens", 25)
-    rows, tokenizer = M.read_jsonl(out), M.load(tiny_qwen2)[1]
+    rows = read(out)
     assert [r["problem"] for r in rows] == [p["problem"] for p in PROBLEMS]
     for row, problem in zip(rows, PROBLEMS):
         assert row["answer"] == problem["answer"] and row["level"] == problem["level"]
@@ -268,154 +333,316 @@ def test_samples_file(tmp_path, tiny_qwen2, problems, monkeypatch):
         assert all(0 < t <= 25 for t in row["tokens"])
         assert all(t == 25 for t, finished in zip(row["tokens"], row["finished"]) if not finished)
         assert not any("<|im_end|>" in text for text in row["responses"])
-    flags = M.read_jsonl(tmp_path / "runs" / "x.jsonl.args.json")[0]
+    flags = json.loads((tmp_path / "runs" / "x.jsonl.args.json").read_text())
     assert flags["temperature"] == 0.7 and flags["seed"] == 0
 
 
-def test_the_stop_token_is_counted_and_ends_the_text(tiny_qwen2, monkeypatch):
-    model, tokenizer = M.load(tiny_qwen2, device="cpu")
-    end = M.stop_ids(model, tokenizer)[0]
-    script = tokenizer("a = 1\n\nstop here").input_ids + [end]
+def scripted(monkeypatch, script):
+    """Make the sampler choose these tokens, one after the other."""
     at = iter(script)
-    monkeypatch.setattr(S, "draw", lambda probs, u: torch.tensor([next(at)]))
-    args = argparse_like(num_samples=1, temperature=1.0)
-    (_, texts, finished, tokens), = S.sample(model, tokenizer, [S.Request("0", {}, "s", "u", None)], args)
-    assert (texts, finished, tokens) == (["a = 1\n\nstop here"], [True], [len(script)])
-    at = iter(script)
-    args = argparse_like(num_samples=1, temperature=1.0, stop=["\n\nst"])
-    (_, texts, finished, tokens), = S.sample(model, tokenizer, [S.Request("0", {}, "s", "u", None)], args)
-    assert texts == ["a = 1"] and finished == [True] and 5 <= tokens[0] < len(script)
+    monkeypatch.setattr(sample, "choose", lambda logits, uniforms, temperature: torch.tensor([next(at)]))
 
 
-def argparse_like(**changes):
-    import argparse
-    values = dict(seed=0, stop=[], max_new_tokens=50, batch_size=8, batch_tokens=4096, top_k=0, top_p=1.0)
-    return argparse.Namespace(**{**values, **changes})
+@pytest.mark.parametrize("eos, end", [("<|im_end|>", "<|im_end|>"), ("<|endoftext|>", "<|im_end|>"),
+                                      ("<|im_end|>", "<|endoftext|>")])
+def test_every_stop_token_ends_and_finishes_a_response(tiny_qwen2, monkeypatch, eos, end):
+    """Whatever the tokenizer calls its eos token; the stop token counts, and is not in the text."""
+    model, tokenizer = models.load(tiny_qwen2, device="cpu")
+    tokenizer.eos_token = eos
+    model.generation_config.eos_token_id = None
+    text = tokenizer("a = 1\n\nstop here").input_ids
+    scripted(monkeypatch, [*text, tokenizer.convert_tokens_to_ids(end), *text])
+    (_, texts, finished, tokens), = sample.sample(model, tokenizer, [sample.Request("0", {}, "s", "u", None)],
+                                                  arguments())
+    assert (texts, finished, tokens) == (["a = 1\n\nstop here"], [True], [len(text) + 1])
 
 
-def test_a_prompt_that_does_not_fit_is_written_unfinished(tmp_path, tiny_qwen2, monkeypatch, capsys):
-    M.write_jsonl(tmp_path / "p.jsonl", [{"problem": "1+1?", "answer": "2"},
-                                         {"problem": "7 " * 3000, "answer": "7"}])
-    call(monkeypatch, "--model", tiny_qwen2, "--data", tmp_path / "p.jsonl", "--out", tmp_path / "x.jsonl",
-         "--max-new-tokens", 5)
-    rows = M.read_jsonl(tmp_path / "x.jsonl")
-    assert rows[1]["responses"] == [""] and rows[1]["finished"] == [False] and rows[1]["tokens"] == [0]
-    assert 0 < rows[0]["tokens"][0] <= 5
-    assert "1: a prompt of" in capsys.readouterr().out
+def test_a_response_without_a_stop_token_is_unfinished(tiny_qwen2, monkeypatch):
+    model, tokenizer = models.load(tiny_qwen2, device="cpu")
+    text = tokenizer("a = 1 and so on and on").input_ids[:5]
+    scripted(monkeypatch, text + [models.stop_ids(model, tokenizer)[0]])
+    (_, texts, finished, tokens), = sample.sample(model, tokenizer, [sample.Request("0", {}, "s", "u", None)],
+                                                  arguments(max_new_tokens=5))
+    assert (texts, finished, tokens) == ([tokenizer.decode(text)], [False], [5])
 
+
+def test_half_a_surrogate_pair_becomes_a_question_mark(tiny_qwen2, monkeypatch):
+    model, tokenizer = models.load(tiny_qwen2, device="cpu")
+    monkeypatch.setattr(tokenizer, "decode", lambda ids, **options: "a\ud83d")
+    (_, texts, _, _), = sample.sample(model, tokenizer, [sample.Request("0", {}, "s", "u", None)],
+                                      arguments(max_new_tokens=3))
+    assert texts == ["a?"]
+
+
+def test_accuracy_on_the_bar_is_that_of_the_last_solution(tmp_path, engine, monkeypatch):
+    """Finished or not, and whatever stands in a box of the check after it."""
+    texts = ["\\boxed{2}", "\\boxed{3}", "\\boxed{3}\n\nWait, let me recheck my solution.\n\nno: \\boxed{2}",
+             "\\boxed{3}\n\nWait, let me recheck my solution.\n\nTherefore, the answer is incorrect.\n\n"
+             "Let me try again.\n\n\\boxed{2}\n\nWait, let me recheck my solution.\n\nOr \\boxed{9}"]
+    monkeypatch.setattr(sample, "sample", lambda model, tokenizer, requests, args: (
+        (r, texts, [True, True, True, False], [1] * 4) for r in requests))
+    shown, real = [], sample.tqdm
+    monkeypatch.setattr(sample, "tqdm", lambda *given, **options: real(*given, **options, disable=True))
+    monkeypatch.setattr(real, "set_postfix", lambda self, figures, refresh: shown.append(figures))
+    data = write(tmp_path / "p.jsonl", [{"problem": "1+1?", "answer": "2"}, {"problem": "no gold"}])
+    call(monkeypatch, "--model", "m", "--data", data, "--out", tmp_path / "x.jsonl", "--num-samples", 4)
+    assert [figures.get("accuracy") for figures in shown] == ["0.500", None]
+
+
+@pytest.mark.parametrize("rows, flags, said", [
+    ([{"problem": "1+1?"}, {"problem": "2+2?", "answer": "$ $"}], [], "p.jsonl:2: field 'answer'"),
+    ([{"problem": "1+1?"}, {"problem": 5}], [], "p.jsonl:2: field 'problem' is not a text"),
+    ([{"problem": "1+1?", "responses": None}], ["--verify"], "p.jsonl:1: field 'responses' is not a list"),
+    ([{"problem": "1+1?"}, {"problem": "7 " * 3000}], [], "a prompt of .* tokens fills the model's 2048"),
+])
+def test_bad_problems_are_one_line_and_write_nothing(tmp_path, tiny_qwen2, monkeypatch, rows, flags, said):
+    data = write(tmp_path / "p.jsonl", rows)
+    with pytest.raises(models.InputError, match=said):
+        call(monkeypatch, "--model", tiny_qwen2, "--data", data, "--out", tmp_path / "a" / "x.jsonl", *flags)
+    assert names(tmp_path) == ["p.jsonl"]
+
+
+def test_ungradable_problems_are_skipped_on_request(tmp_path, engine, monkeypatch, capsys):
+    data = write(tmp_path / "p.jsonl", [{"problem": "1?", "answer": "$ $"}, {"problem": "2?", "answer": "4"}])
+    call(monkeypatch, "--model", "m", "--data", data, "--out", tmp_path / "x.jsonl", "--skip-ungradable")
+    assert engine == [["1"]] and "1 problems skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags, said", [
+    (["--temperature", -1], "--temperature: -1 is not"), (["--temperature", "nan"], "--temperature: nan is not"),
+    (["--num-samples", 2, "--temperature", 0], "same response"), (["--num-samples", 0], "--num-samples: 0 is"),
+    (["--max-new-tokens", "1.5"], "--max-new-tokens: .*'1.5'"),
+    (["--batch-size", 0], "--batch-size"), (["--batch-tokens", 0], "--batch-tokens"),
+    (["--limit", 0], "--limit"), (["--seed", -1], "--seed"), (["--dtype", "fp8"], "--dtype"),
+    (["--model", "./nowhere"], "no model here"), (["--verify"], "field 'responses' is not a list"),
+    (["--device", "abacus"], "--device abacus"),
+])
+def test_bad_flags_are_user_errors(tmp_path, tiny_qwen2, problems, monkeypatch, flags, said):
+    with pytest.raises(models.InputError, match=said):
+        call(monkeypatch, "--model", tiny_qwen2, "--data", problems, "--out", tmp_path / "x.jsonl", *flags)
+    assert names(tmp_path) == ["problems.jsonl"]
+
+
+def test_out_is_needed(tiny_qwen2, problems, monkeypatch):
+    with pytest.raises(models.InputError, match="--out is needed"):
+        call(monkeypatch, "--model", tiny_qwen2, "--data", problems)
+
+
+def test_a_start_that_fails_leaves_no_trace(tmp_path, tiny_qwen2, problems, monkeypatch):
+    """A model that is refused, no memory, a folder that cannot be: the next run starts as a first one."""
+    out = tmp_path / "runs" / "x.jsonl"
+    flags = ["--model", tiny_qwen2, "--data", problems, "--out", out, "--max-new-tokens", 3]
+
+    def fail(*given):
+        raise models.InputError("no")
+
+    for name in ("check_decoding", "SlotCache", "prefill"):
+        with monkeypatch.context() as patch, pytest.raises(models.InputError):
+            patch.setattr(sample, name, fail)
+            call(monkeypatch, *flags)
+        assert names(tmp_path) == ["problems.jsonl"]
+    before = problems.read_bytes()
+    for place in (problems / "x.jsonl", tmp_path):          # under a file; a folder
+        with pytest.raises((OSError, models.InputError)):
+            call(monkeypatch, *flags, "--out", place)
+        assert names(tmp_path) == ["problems.jsonl"] and problems.read_bytes() == before
+    call(monkeypatch, *flags)
+    assert len(read(out)) == 12
+
+
+@pytest.mark.parametrize("flags", [
+    ["--out", "problems.jsonl", "--force"], ["--out", "./problems.jsonl", "--resume"],
+    ["--export-prompts", "problems.jsonl", "--force"],
+    ["--import-responses", "a.jsonl", "--out", "a.jsonl", "--force"]])
+def test_no_input_is_overwritten(tmp_path, tiny_qwen2, problems, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", [{"id": str(i), "responses": ["x"]} for i in range(12)])
+    before = problems.read_bytes(), (tmp_path / "a.jsonl").read_bytes()
+    with pytest.raises(models.InputError, match="is the input: write to another file"):
+        call(monkeypatch, "--model", tiny_qwen2, "--data", "problems.jsonl", *flags)
+    assert before == (problems.read_bytes(), (tmp_path / "a.jsonl").read_bytes())
+
+
+# ---- resume
 
 def test_kill_and_resume_gives_the_file_of_an_uninterrupted_run(tmp_path, tiny_llama, repo, monkeypatch):
     rows = [{**p, "id": f"{r}-{i}"} for r in range(3) for i, p in enumerate(PROBLEMS)]
-    M.write_jsonl(tmp_path / "p.jsonl", rows)
-    flags = ["--model", tiny_llama, "--data", tmp_path / "p.jsonl", "--num-samples", 2, "--seed", 5,
-             "--max-new-tokens", 80, "--batch-size", 4]
+    data = write(tmp_path / "p.jsonl", rows)
+    flags = ["--model", tiny_llama, "--data", data, "--num-samples", 2, "--seed", 5, "--max-new-tokens", 80,
+             "--batch-size", 4]
     out = tmp_path / "killed.jsonl"
     process = subprocess.Popen([sys.executable, str(repo / "sample.py"), *map(str, flags), "--out", str(out)],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 200
-    while time.time() < deadline and process.poll() is None:
+    while process.poll() is None:
         if out.exists() and out.read_bytes().count(b"\n") >= 3:
             break
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    written = out.read_bytes().count(b"\n")
-    assert 3 <= written < 36, "the kill came too late for this test to say anything"
-    with open(out, "a") as file:
-        file.write('{"id": "0-0", "probl')                  # and a line that was only half on the disk
+    whole = [line for line in out.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    if len(whole) == 36:                                    # the kill came late: lose some lines
+        whole = whole[::-1][:30]
+    out.write_bytes(b"".join(whole) + b'{"id": "0-0", "probl')      # and half a line
     call(monkeypatch, *flags, "--out", out, "--resume")
     call(monkeypatch, *flags, "--out", tmp_path / "whole.jsonl")
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert len(M.read_jsonl(out)) == 36
+    assert len(read(out)) == 36
 
 
-def test_finished_runs_are_not_overwritten(tmp_path, tiny_qwen2, problems, monkeypatch):
+def test_only_the_missing_requests_are_sampled_again(tmp_path, problems, engine, monkeypatch):
+    """Whole lines stay, half a line goes; an interrupt right after leaves a file that resumes again."""
     out = tmp_path / "x.jsonl"
-    flags = ["--model", tiny_qwen2, "--data", problems, "--out", out, "--max-new-tokens", 5]
+    flags = ["--model", "m", "--data", problems, "--out", out, "--num-samples", 2]
+    call(monkeypatch, *flags)
+    whole = out.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    out.write_bytes(lines[4] + lines[0] + lines[7][:30])
+    real = sample.sample
+
+    def interrupted(*given):
+        results = real(*given)
+        yield next(results)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sample, "sample", interrupted)
+        call(monkeypatch, *flags, "--resume")
+    assert out.read_bytes() == lines[4] + lines[0] + lines[1]
+    call(monkeypatch, *flags, "--resume")
+    assert engine[1:] == [[str(i) for i in range(12) if i not in (0, 4)],
+                          [str(i) for i in range(12) if i not in (0, 1, 4)]]
+    assert out.read_bytes() == whole
+    call(monkeypatch, *flags, "--resume")                   # nothing is left to do
+    assert len(engine) == 3 and out.read_bytes() == whole
+
+
+def test_finished_runs_are_not_overwritten(tmp_path, problems, engine, monkeypatch):
+    out = tmp_path / "x.jsonl"
+    flags = ["--model", "m", "--data", problems, "--out", out]
     call(monkeypatch, *flags)
     first = out.read_bytes()
-    with pytest.raises(M.InputError, match="--resume continues it, --force starts it again"):
+    with pytest.raises(models.InputError, match="--resume continues it, --force starts it again"):
         call(monkeypatch, *flags)
-    with pytest.raises(M.InputError, match="was begun with seed 0, not 1"):
-        call(monkeypatch, *flags, "--resume", "--seed", 1)
-    call(monkeypatch, *flags, "--resume")
-    assert out.read_bytes() == first
+    for changes, said in ((["--seed", 1], "seed 0"), (["--max-new-tokens", 5], "max_new_tokens 8000"),
+                          (["--num-samples", 2], "num_samples 1"), (["--dtype", "bf16"], "dtype 'auto'")):
+        with pytest.raises(models.InputError, match=f"was begun with {said}"):
+            call(monkeypatch, *flags, "--resume", *changes)
+    call(monkeypatch, *flags, "--resume", "--batch-size", 3)
+    assert out.read_bytes() == first and len(engine) == 1
     call(monkeypatch, *flags, "--limit", 3, "--force")
     assert out.read_bytes() == b"".join(first.splitlines(keepends=True)[:3])
     call(monkeypatch, *flags, "--resume")                   # a larger --limit continues a smaller one
+    assert out.read_bytes() == first and engine[1:] == [["0", "1", "2"], [str(i) for i in range(3, 12)]]
+    out.write_bytes(b"")                                    # no line: nothing to resume, nothing to lose
+    call(monkeypatch, *flags)
     assert out.read_bytes() == first
-    out.write_text('{"id": "stranger"}\n')
-    with pytest.raises(M.InputError, match="x.jsonl:1: field 'id' 'stranger' is not in"):
+
+
+@pytest.mark.parametrize("change", [
+    lambda row: row.pop("responses"), lambda row: row.update(responses=[]),
+    lambda row: row.update(responses=None), lambda row: row.pop("answer"), lambda row: row.update(answer="7"),
+    lambda row: row.update(problem="another"), lambda row: row.update(id="stranger"),
+    lambda row: row.update(id=["a"])])
+def test_foreign_lines_are_not_resumed(tmp_path, problems, engine, monkeypatch, change):
+    out = tmp_path / "x.jsonl"
+    flags = ["--model", "m", "--data", problems, "--out", out]
+    call(monkeypatch, *flags)
+    rows = read(out)
+    change(rows[1])
+    before = write(out, rows).read_bytes()
+    with pytest.raises(models.InputError, match="x.jsonl:2: missing, broken or not of this run; --force"):
         call(monkeypatch, *flags, "--resume")
+    assert out.read_bytes() == before and len(engine) == 1
 
 
-def test_bad_input_is_one_line_and_writes_nothing(tmp_path, tiny_qwen2, run_script):
-    (tmp_path / "p.jsonl").write_text('{"problem": "1+1?", "answer": "2"}\n{"problem": 5}\n')
-    done = run_script("sample.py", "--model", tiny_qwen2, "--data", "p.jsonl", "--out", "x.jsonl")
-    assert done.returncode == 2 and done.stderr == "error: p.jsonl:2: field 'problem' is not a text\n"
-    assert [p.name for p in tmp_path.iterdir()] == ["p.jsonl"]
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", "{}", "5", "\x00"])
+def test_without_its_flags_a_run_is_not_resumed(tmp_path, problems, engine, monkeypatch, text):
+    flags = ["--model", "m", "--data", problems, "--out", tmp_path / "x.jsonl"]
+    call(monkeypatch, *flags)
+    kept = tmp_path / "x.jsonl.args.json"
+    kept.unlink() if text is None else kept.write_text(text)
+    with pytest.raises(models.InputError, match="x.jsonl.args.json: missing, broken or not of this run"):
+        call(monkeypatch, *flags, "--resume")
+    assert len(engine) == 1
 
 
-@pytest.mark.parametrize("flags, said", [
-    (["--temperature", -1], "--temperature"), (["--top-p", 0], "--top-p"), (["--limit", 0], "start at 1"),
-    (["--num-samples", 2, "--temperature", 0], "same response"), (["--num-samples", 0], "start at 1"),
-    (["--model", "./nowhere"], "no model here"), (["--verify"], "field 'responses' is missing"),
-])
-def test_bad_flags_are_user_errors(tmp_path, tiny_qwen2, problems, monkeypatch, flags, said):
-    with pytest.raises(M.InputError, match=said):
-        call(monkeypatch, "--model", tiny_qwen2, "--data", problems, "--out", tmp_path / "x.jsonl", *flags)
-    assert [p.name for p in tmp_path.iterdir()] == ["problems.jsonl"]
-
-
-def test_an_empty_gold_stops_the_run(tmp_path, tiny_qwen2, monkeypatch):
-    path = tmp_path / "p.jsonl"
-    M.write_jsonl(path, [{"problem": "1+1?", "answer": "2"}, {"problem": "2+2?", "answer": "$ $"}])
-    with pytest.raises(M.InputError, match="p.jsonl:2: field 'answer'"):
-        call(monkeypatch, "--model", tiny_qwen2, "--data", path, "--out", tmp_path / "x.jsonl")
+def test_a_samples_file_can_be_sampled_again_and_resumed(tmp_path, problems, engine, monkeypatch):
+    """Its old responses are neither kept nor taken for those of an interrupted run."""
+    call(monkeypatch, "--model", "m", "--data", problems, "--out", tmp_path / "a.jsonl")
+    out = tmp_path / "b.jsonl"
+    flags = ["--model", "m", "--data", tmp_path / "a.jsonl", "--out", out, "--num-samples", 2]
+    call(monkeypatch, *flags)
+    whole = out.read_bytes()
+    out.write_bytes(whole[:len(whole) // 2])
+    call(monkeypatch, *flags, "--resume")
+    assert out.read_bytes() == whole and len(engine[2]) < 12
+    assert read(out)[3]["responses"] == ["3.0", "3.1"]
 
 
 # ---- verification, and other engines
 
 @pytest.fixture
 def samples(tmp_path):
-    rows = [{"id": "a", "problem": "1+1?", "answer": "2",
-             "responses": ["\\boxed{2}", "so \\boxed{3}", "\\boxed{2}", "?"]},
-            {"id": "b", "problem": "2+2?", "answer": "4", "responses": ["none"]}]
-    M.write_jsonl(tmp_path / "samples.jsonl", rows)
-    return tmp_path / "samples.jsonl"
+    return write(tmp_path / "samples.jsonl", [
+        {"id": "a", "problem": "1+1?", "answer": "2",
+         "responses": ["\\boxed{2}", "so \\boxed{3}", "\\boxed{2}", "?"]},
+        {"id": "b", "problem": "2+2?", "answer": "4", "responses": ["none"]},
+        {"id": "c", "problem": "3+3?", "responses": ["\\boxed{3}"]}])
 
 
-def test_verify_asks_once_for_every_distinct_answer(tmp_path, tiny_qwen2, samples, monkeypatch):
+def test_verify_asks_once_for_every_distinct_answer(tmp_path, engine, samples, monkeypatch):
     out = tmp_path / "v.jsonl"
-    flags = ["--model", tiny_qwen2, "--data", samples, "--out", out, "--verify", "--num-samples", 2,
-             "--max-new-tokens", 8]
+    flags = ["--model", "m", "--data", samples, "--out", out, "--verify", "--num-samples", 2]
     call(monkeypatch, *flags)
-    rows = M.read_jsonl(out, ("id", "problem", "answer", "verification", "kind"))
-    assert [(r["id"], r["answer"]) for r in rows] == [("a", "2"), ("a", "2"), ("a", "3"), ("a", "3")]
+    rows = read(out)
+    asked = [("a", "2"), ("a", "2"), ("a", "3"), ("a", "3"), ("c", "3"), ("c", "3")]
+    assert [(r["id"], r["answer"], r["verification"]) for r in rows] == [
+        (*pair, f"{pair[0]}\t{pair[1]}.{k % 2}") for k, pair in enumerate(asked)]
+    assert rows[0] == {"id": "a", "problem": "1+1?", "answer": "2", "verification": "a\t2.0",
+                       "kind": "confirmative", "finished": True}
     whole = out.read_bytes()
     out.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))      # killed amid the lines of a request
     call(monkeypatch, *flags, "--resume")
-    assert out.read_bytes() == whole
+    assert out.read_bytes() == whole and engine == [["a\t2", "a\t3", "c\t3"], ["a\t3", "c\t3"]]
+    write(out, [{k: v for k, v in row.items() if k != "verification"} for row in rows])
+    with pytest.raises(models.InputError, match="v.jsonl:1: missing, broken or not of this run"):
+        call(monkeypatch, *flags, "--resume")
+
+
+def test_without_an_answer_there_is_nothing_to_check(tmp_path, engine, monkeypatch):
+    data = write(tmp_path / "s.jsonl", [{"id": "b", "problem": "2+2?", "answer": "4", "responses": ["none"]}])
+    with pytest.raises(models.InputError, match="s.jsonl: no boxed answers to check"):
+        call(monkeypatch, "--model", "m", "--data", data, "--out", tmp_path / "v.jsonl", "--verify")
+    assert names(tmp_path) == ["s.jsonl"]
 
 
 def test_the_verification_prompt_forbids_solving(tiny_qwen2, samples, monkeypatch, tmp_path):
     call(monkeypatch, "--model", tiny_qwen2, "--data", samples, "--verify", "--export-prompts",
          tmp_path / "e.jsonl")
-    first, second = M.read_jsonl(tmp_path / "e.jsonl")
+    first, second, _ = read(tmp_path / "e.jsonl")
     for said in ("1+1?", "answer: 2", "Do not solve", "the answer is correct.", "the answer is incorrect.",
                  "the answer cannot be verified."):
         assert said in first["prompt"]
     assert "answer: 3" in second["prompt"]
 
 
+def test_verifications_are_sampled(tmp_path, tiny_qwen2, samples, monkeypatch):
+    call(monkeypatch, "--model", tiny_qwen2, "--data", samples, "--verify", "--max-new-tokens", 8, "--out",
+         tmp_path / "v.jsonl")
+    rows = read(tmp_path / "v.jsonl")
+    assert [(r["id"], r["answer"]) for r in rows] == [("a", "2"), ("a", "3"), ("c", "3")]
+
+
 def test_exported_prompts_come_back_as_a_samples_file(tmp_path, tiny_qwen2, problems, monkeypatch):
     common = ["--model", tiny_qwen2, "--data", problems, "--num-samples", 2]
     call(monkeypatch, *common, "--export-prompts", tmp_path / "e.jsonl")
-    prompts, tokenizer = M.read_jsonl(tmp_path / "e.jsonl"), M.load(tiny_qwen2)[1]
+    prompts, tokenizer = read(tmp_path / "e.jsonl"), models.load(tiny_qwen2)[1]
     assert [p["custom_id"] for p in prompts] == [str(i) for i in range(12)]
-    assert prompts[3]["prompt"] == tokenizer.decode(M.prompt_ids(tokenizer, PROBLEMS[3]["problem"]))
+    assert prompts[3]["prompt"] == tokenizer.decode(models.prompt_ids(tokenizer, PROBLEMS[3]["problem"]))
     assert prompts[3]["body"]["messages"][1] == {"role": "user", "content": PROBLEMS[3]["problem"]}
     assert prompts[3]["body"]["n"] == 2 and prompts[3]["url"] == "/v1/chat/completions"
+    with pytest.raises(models.InputError, match="e.jsonl exists already: --force overwrites it"):
+        call(monkeypatch, *common, "--export-prompts", tmp_path / "e.jsonl")
     batch = [{"custom_id": p["custom_id"], "response": {"status_code": 200, "body": {"choices": [
         {"message": {"role": "assistant", "content": f"\\boxed{{{i}}}"}, "finish_reason": "stop"},
         {"message": {"role": "assistant", "content": "and so on"}, "finish_reason": "length"}]}}}
@@ -423,13 +650,22 @@ def test_exported_prompts_come_back_as_a_samples_file(tmp_path, tiny_qwen2, prob
     simple = [{"id": p["custom_id"], "responses": [f"\\boxed{{{i}}}", "and so on"], "finished": [True, False]}
               for i, p in enumerate(prompts)]
     for name, answers in (("batch", batch), ("simple", simple)):
-        M.write_jsonl(tmp_path / f"{name}.jsonl", answers)
+        write(tmp_path / f"{name}.jsonl", answers)
         call(monkeypatch, *common, "--import-responses", tmp_path / f"{name}.jsonl",
              "--out", tmp_path / f"{name}.out")
-        rows = M.read_jsonl(tmp_path / f"{name}.out")
+        rows = read(tmp_path / f"{name}.out")
         assert [r["responses"][0] for r in rows] == [f"\\boxed{{{i}}}" for i in range(12)]
         assert rows[5]["finished"] == [True, False] and rows[5]["answer"] == "10"
         assert min(rows[5]["tokens"]) > 0
+
+
+def test_without_a_chat_template_the_prompt_itself_is_exported(tiny_llama):
+    _, tokenizer = models.load(tiny_llama)
+    args = argparse.Namespace(model="m", num_samples=3, temperature=0.7, max_new_tokens=9, seed=1)
+    line, = sample.exported(tokenizer, [sample.Request("7", {}, "s", "u", None)], args)
+    body = {"model": "m", "n": 3, "temperature": 0.7, "max_tokens": 9, "seed": 1, "prompt": "s\n\nu\n\n"}
+    assert line == {"custom_id": "7", "method": "POST", "url": "/v1/completions", "body": body,
+                    "prompt": "s\n\nu\n\n"}
 
 
 @pytest.mark.parametrize("line, said", [
@@ -437,10 +673,12 @@ def test_exported_prompts_come_back_as_a_samples_file(tmp_path, tiny_qwen2, prob
     ({"custom_id": "0", "response": {"body": {}}}, "a.jsonl:1: field 'custom_id' or 'response' is malformed"),
     ({"response": "nobody's"}, "a.jsonl:1: field 'custom_id' or 'response' is malformed"),
     ({"id": "0", "responses": [None, "x"]}, "a.jsonl:1: field 'custom_id' or 'response' is malformed"),
+    ({"id": "0", "responses": ["x", "y"], "finished": [True]}, "a.jsonl:1: field 'custom_id' or 'response'"),
+    ({"id": "0", "responses": ["\ud83d", "y"]}, "a.jsonl:1: not JSON"),
 ])
 def test_answers_that_cannot_be_used(tmp_path, tiny_qwen2, problems, monkeypatch, line, said):
-    M.write_jsonl(tmp_path / "a.jsonl", [line])
-    with pytest.raises(M.InputError, match=said):
+    (tmp_path / "a.jsonl").write_text(json.dumps(line))
+    with pytest.raises(models.InputError, match=said):
         call(monkeypatch, "--model", tiny_qwen2, "--data", problems, "--num-samples", 2, "--limit", 1,
              "--import-responses", tmp_path / "a.jsonl", "--out", tmp_path / "x.jsonl")
-    assert not (tmp_path / "x.jsonl").exists()
+    assert names(tmp_path) == ["a.jsonl", "problems.jsonl"]
