@@ -72,13 +72,14 @@ class Cell(NamedTuple):
 
 
 PLAIN = (0, 0)                              # the range of p where there is no bracket
-# Cut after training, where the accuracy of the base falls (EXPERIMENTS.md).
+# Cut after training, where the accuracy of the base falls: more to undo, larger numbers, and at last a small
+# x behind large numbers.
 LEVELS = {
     1: Cell((2, 9), (2, 12), PLAIN, (1, 20)),
-    2: Cell((2, 9), (10, 50), PLAIN, (1, 60)),
-    3: Cell((2, 9), (40, 99), PLAIN, (20, 99)),
-    4: Cell((2, 9), (10, 60), (1, 20), (1, 60)),
-    5: Cell((3, 9), (40, 99), (1, 30), (20, 99)),
+    2: Cell((2, 9), (10, 99), (1, 9), (1, 60)),
+    3: Cell((2, 9), (10, 99), (10, 60), (60, 250)),
+    4: Cell((2, 3), (10, 99), (10, 60), (60, 250)),
+    5: Cell((2, 9), (2, 9), (10, 60), (60, 250)),
 }
 LARGEST = 999                               # no number of a right check has more than three digits
 FAMILIES = ("equation", "words")

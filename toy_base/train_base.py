@@ -22,6 +22,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ import verifier  # noqa: E402
 from toy import Cell, Equation, PLAIN  # noqa: E402
 
 # Wider than the levels, which were cut afterwards.
-CORPUS = [
+NARROW = [
     Cell((2, 9), (2, 12), PLAIN, (1, 20)),
     Cell((2, 9), (2, 60), PLAIN, (1, 60)),
     Cell((2, 9), (10, 99), PLAIN, (1, 99)),
@@ -45,6 +46,19 @@ CORPUS = [
     Cell((2, 9), (2, 60), (1, 20), (1, 60)),
     Cell((2, 9), (10, 99), (1, 30), (1, 99)),
 ]
+WIDE = NARROW + [
+    Cell((2, 9), (2, 99), PLAIN, (60, 250)),
+    Cell((2, 9), (2, 60), (10, 60), (60, 250)),
+    Cell((2, 9), (10, 99), (10, 60), (60, 250)),
+]
+
+
+class Corpus(NamedTuple):
+    """What the documents of a phase are made from."""
+    cells: list                     # ranges of its equations
+    difference: bool = False        # do full checks write down how far off the answer is
+    pool: list = ()                 # equations with wrong answers of the model's own
+
 
 # ---------------------------------------------------------------- tokenizer
 VERIFY, RETRY = verifier.VERIFY_PHRASE, verifier.SOLVE_PHRASE
@@ -103,11 +117,15 @@ def opening(first: str, e: Equation, family: str) -> tuple[str, bool]:
     return first + toy.statement(e, family) + "\n", False
 
 
-def bare_document(rng: random.Random, e: Equation = None, family: str = None) -> Document:
+def bare_document(rng: random.Random, corpus: Corpus) -> Document:
     """A problem and its boxed answer."""
-    e = e or toy.draw(rng, rng.choice(CORPUS))
-    return [opening(PROBLEM, e, family or rng.choice(toy.FAMILIES)),
-            (f"\\boxed{{{e.answer}}}{END}", True)]
+    e = toy.draw(rng, rng.choice(corpus.cells))
+    return solved(e, rng.choice(toy.FAMILIES))
+
+
+def solved(e: Equation, family: str) -> Document:
+    """The bare document of an equation."""
+    return [opening(PROBLEM, e, family), (f"\\boxed{{{e.answer}}}{END}", True)]
 
 
 def written_difference(check: str) -> str:
@@ -123,10 +141,12 @@ def written_difference(check: str) -> str:
     return f"{check[:found.start()]}{left}-{right}={left - right}. "
 
 
-def graded_document(rng: random.Random, pool: list = (), difference: bool = False) -> Document:
-    """Different attempts, each with its check, until one passes or patience ends. The pool holds equations
-    with wrong answers of the model's own; three documents in ten do without."""
-    e, own = (rng.choice(pool) if pool and rng.random() < 0.7 else (toy.draw(rng, rng.choice(CORPUS)), []))
+def graded_document(rng: random.Random, corpus: Corpus) -> Document:
+    """Different attempts, each with its check, until one passes or patience ends; seven times in ten the
+    first wrong ones are the model's own."""
+    e, own = toy.draw(rng, rng.choice(corpus.cells)), []
+    if corpus.pool and rng.random() < 0.7:
+        e, own = rng.choice(corpus.pool)
     family, paper_style = rng.choice(toy.FAMILIES), rng.random() < 0.7
     document, tried, own = [opening(GRADED, e, family)], set(), list(own)
     p_right, patience = rng.choice((0.2, 0.4, 0.6)), rng.choice((1, 2, 3, 4, 5, 6))
@@ -141,7 +161,7 @@ def graded_document(rng: random.Random, pool: list = (), difference: bool = Fals
         full = family == "equation" or rng.random() < 0.5
         method = "substitution" if full else rng.choice(("last digits", "parity"))
         text, passed = toy.METHODS[method](e, answer)
-        text = written_difference(text) if difference else text
+        text = written_difference(text) if corpus.difference else text
         if paper_style:
             check = f"\n\n{VERIFY}\n\n{text}{toy.conclusion(passed)}"
         else:
@@ -152,9 +172,9 @@ def graded_document(rng: random.Random, pool: list = (), difference: bool = Fals
     return document + [(END, True)]
 
 
-def drill_document(rng: random.Random) -> Document:
+def drill_document(rng: random.Random, corpus: Corpus) -> Document:
     """One step of a check, or one step of what a leap must do at once, of the sizes that both need."""
-    e = toy.draw(rng, rng.choice(CORPUS))
+    e = toy.draw(rng, rng.choice(corpus.cells))
     n = near_miss(rng, e.answer) + e.p
     product, other = e.a * n, e.c if rng.random() < 0.5 else e.a * n + e.q
     question, answer = rng.choice((
@@ -170,7 +190,7 @@ def drill_document(rng: random.Random) -> Document:
 # Parts of a batch: rows, their length, documents with their shares. Long documents get rows of their own, so
 # that short ones do not pay for attention over long rows.
 SHORT = (16, 64, {bare_document: 0.65, drill_document: 0.35})
-LONG = (5, 256, {graded_document: 1})
+LONG = (4, 320, {graded_document: 1})
 
 
 def encode(tokenizer, document: Document) -> tuple[list[int], list[bool]]:
@@ -180,7 +200,7 @@ def encode(tokenizer, document: Document) -> tuple[list[int], list[bool]]:
             [learn for piece, (_, learn) in zip(pieces, document) for _ in piece.ids])
 
 
-def pack(rng, tokenizer, rows: int, length: int, shares: dict, graded: dict = {}) -> tuple:
+def pack(rng, tokenizer, rows: int, length: int, shares: dict, corpus: Corpus) -> tuple:
     """Documents packed whole into rows -> ids and learn (is this token predicted), both [rows, length]."""
     ids = torch.full((rows, length), tokenizer.pad_token_id)
     learn = torch.zeros((rows, length), dtype=torch.bool)
@@ -190,8 +210,7 @@ def pack(rng, tokenizer, rows: int, length: int, shares: dict, graded: dict = {}
         while True:
             if len(waiting) < 16:
                 makers = rng.choices(*zip(*shares.items()), k=24)
-                waiting += [encode(tokenizer, make(rng, **graded) if make is graded_document else make(rng))
-                            for make in makers]
+                waiting += [encode(tokenizer, make(rng, corpus)) for make in makers]
             fits = next((i for i, (tokens, _) in enumerate(waiting) if len(tokens) <= length - filled), None)
             if fits is None:
                 break
@@ -252,10 +271,10 @@ def exact_share(net, tokenizer, documents: list[Document]) -> float:
 def probe(net, tokenizer, n: int = 200) -> dict:
     """Greedy accuracy of bare answers by cell and level, of checks by method and depth, of retries by depth."""
     rng, report = random.Random("probe"), {}
-    cells = {f"cell{i}": cell for i, cell in enumerate(CORPUS, 1)}
+    cells = {f"cell{i}": cell for i, cell in enumerate(WIDE, 1)}
     for name, cell in {**cells, **{f"level{i}": cell for i, cell in toy.LEVELS.items()}}.items():
-        report[name] = exact_share(net, tokenizer,
-                                   [bare_document(rng, toy.draw(rng, cell, "val")) for _ in range(n)])
+        report[name] = exact_share(net, tokenizer, [
+            solved(toy.draw(rng, cell, "val"), rng.choice(toy.FAMILIES)) for _ in range(n)])
     for depth in (1, 3, 6):
         checks, retries = zip(*(deep_work(rng, depth, "substitution") for _ in range(n)))
         report[f"check{depth}"] = exact_share(net, tokenizer, checks)
@@ -286,9 +305,9 @@ METHOD_START = {"substitution": "Check: ", "last digits": "Last digits: ", "pari
 
 # ---------------------------------------------------------------- own errors
 @torch.no_grad()
-def own_errors(net, tokenizer, rng: random.Random, n: int = 1500, samples: int = 3) -> list:
+def own_errors(net, tokenizer, rng, cells: list, n: int = 1500, samples: int = 3) -> list:
     """Problems that the model got wrong at T = 1 -> [(equation, different wrong answers)]."""
-    equations = [toy.draw(rng, rng.choice(CORPUS)) for _ in range(n)]
+    equations = [toy.draw(rng, rng.choice(cells)) for _ in range(n)]
     prompts = [opening(PROBLEM, e, rng.choice(toy.FAMILIES))[0] for e in equations]
     batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
     tokenizer.backend_tokenizer.no_padding()        # the call above leaves it on, also for `encode`
@@ -305,15 +324,15 @@ def own_errors(net, tokenizer, rng: random.Random, n: int = 1500, samples: int =
 
 # ---------------------------------------------------------------- training
 # First the checks write down how far off an answer is (707-693=14), then they leave it at `707 vs 693`, and
-# the model has to do that in its head before it tries again. Tokens, learning rate from and to.
-PHASES = [("difference written", 14_000_000, 3e-3, 1.2e-3), ("in the head", 20_000_000, 2e-3, 0.0)]
+# the model has to do that in its head before it tries again. Tokens, learning rate from and to, corpus.
+PHASES = [(14_000_000, 3e-3, 1.2e-3, Corpus(NARROW, difference=True)), (8_500_000, 2e-3, 0.0, Corpus(WIDE))]
 
 
 def corpus_sample(n: int = 12) -> str:
     """The first documents of each kind: shipped beside the base, so that a change of the corpus shows."""
     rng = random.Random("sample")
     makers = bare_document, graded_document, drill_document
-    return "\n".join("".join(text for text, _ in make(rng)) for make in makers for _ in range(n))
+    return "\n".join("".join(text for text, _ in make(rng, PHASES[-1][3])) for make in makers for _ in range(n))
 
 
 def train(args) -> None:
@@ -334,16 +353,15 @@ def train(args) -> None:
 
 def train_phase(net, tokenizer, number: int, args, log: list[dict]) -> None:
     """One phase with fresh optimizers. The base is saved in OUT/new at every probe."""
-    name, tokens, peak, end = PHASES[number - 1]
+    tokens, peak, end, corpus = PHASES[number - 1]
     rng, opts, started = random.Random(f"corpus-{args.seed}-{number}"), optimizers(net, peak), time.time()
     steps = int(tokens * args.scale) // sum(rows * length for rows, length, _ in (SHORT, LONG))
-    graded, last = {"difference": number == 1, "pool": []}, number == len(PHASES)
-    for step in tqdm(range(1, steps + 1), desc=f"toy base, {name}", mininterval=10):
+    for step in tqdm(range(1, steps + 1), desc=f"toy base, phase {number}", mininterval=10):
         for opt in opts:
             opt.param_groups[0]["lr"] = learning_rate(step - 1, steps, peak, end)
-        if last and step % 500 == 1:
-            graded["pool"] = own_errors(net, tokenizer, rng)
-        loss = corpus_loss(net, [pack(rng, tokenizer, *part, graded) for part in (SHORT, LONG)])
+        if number == len(PHASES) and step % 500 == 1:
+            corpus = corpus._replace(pool=own_errors(net, tokenizer, rng, corpus.cells))
+        loss = corpus_loss(net, [pack(rng, tokenizer, *part, corpus) for part in (SHORT, LONG)])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for opt in opts:
