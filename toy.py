@@ -33,7 +33,6 @@ Writes problems {id, problem, answer, level, subject, solution}, verifications {
 
 Map    problems - checks - the teacher - command line.
 """
-import argparse
 import random
 import re
 import shutil
@@ -96,7 +95,7 @@ def side_of(e: Equation) -> str:
     return next(side for side, eighths in SIDES.items() if eighth in eighths)
 
 
-def draw(rng: random.Random, cell: Cell, side: str = "train") -> Equation:
+def draw_equation(rng: random.Random, cell: Cell, side: str = "train") -> Equation:
     """An equation from a cell, of one side."""
     while True:
         a, x, p, q = (rng.randint(*ends) for ends in cell)
@@ -146,7 +145,7 @@ def problems(n: int, seed: int, side: str) -> list[dict]:
     for i in range(n):
         level = 1 + i % len(LEVELS)
         for _ in range(1000):
-            e, family = draw(rng, LEVELS[level], side), rng.choice(FAMILIES)
+            e, family = draw_equation(rng, LEVELS[level], side), rng.choice(FAMILIES)
             text = statement(e, family)
             if text not in seen:
                 break
@@ -275,6 +274,7 @@ def write_world(args) -> None:
     out = Path(args.out)
     if not models.has_checkpoint(SHIPPED):
         raise models.InputError(f"{SHIPPED}: missing; python toy_base/train_base.py --out toy_base makes it")
+    models.check_output(out / "train.jsonl", args.force)        # the last file of a world
     out.mkdir(parents=True, exist_ok=True)
     shutil.copytree(SHIPPED, out / "base", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__*"))
     for side in SIDES:
@@ -288,7 +288,7 @@ def show() -> None:
     rng = random.Random("show")
     for level, cell in LEVELS.items():
         for family in FAMILIES:
-            e = draw(rng, cell)
+            e = draw_equation(rng, cell)
             wrong = e.answer + 2
             print(f"level {level}, {family}: {statement(e, family)}   answer {e.answer}")
             for method in METHODS:
@@ -297,13 +297,12 @@ def show() -> None:
 
 
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = models.Parser(__doc__)
     parser.add_argument("--out", help="folder to write (with --verify: file)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the problems")
-    parser.add_argument("--train-problems", type=int, default=12000)
-    parser.add_argument("--val-problems", type=int, default=500)
-    parser.add_argument("--test-problems", type=int, default=1000)
+    parser.add_argument("--seed", type=models.number(int, 0), default=0, help="seed of the problems")
+    for side, n in (("train", 12000), ("val", 500), ("test", 1000)):
+        parser.add_argument(f"--{side}-problems", type=models.number(int, 1), default=n, help=f"({n})")
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--verify", metavar="SAMPLES", help="write a check for every answer in this file")
     task.add_argument("--show", action="store_true", help="print a problem of each level and family")
@@ -314,7 +313,8 @@ def main() -> None:
     if not args.out:
         raise models.InputError("--out is needed")
     if args.verify:
-        samples = models.read_jsonl(args.verify, ("problem", "responses"))
+        models.check_output(args.out, args.force, args.verify)
+        samples = models.read_problems(args.verify, samples=True)
         models.write_jsonl(Path(args.out), verifications(samples, args.kind))
     else:
         write_world(args)

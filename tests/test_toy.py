@@ -69,7 +69,7 @@ def test_other_problems_are_refused(text):
 # ---------------------------------------------------------------- checks
 def equations(n):
     rng = random.Random(0)
-    return [toy.draw(rng, cell) for cell in toy.LEVELS.values() for _ in range(n)]
+    return [toy.draw_equation(rng, cell) for cell in toy.LEVELS.values() for _ in range(n)]
 
 
 def test_full_checks_are_never_wrong():

@@ -119,7 +119,7 @@ def opening(first: str, e: Equation, family: str) -> tuple[str, bool]:
 
 def bare_document(rng: random.Random, corpus: Corpus) -> Document:
     """A problem and its boxed answer."""
-    e = toy.draw(rng, rng.choice(corpus.cells))
+    e = toy.draw_equation(rng, rng.choice(corpus.cells))
     return solved(e, rng.choice(toy.FAMILIES))
 
 
@@ -144,7 +144,7 @@ def written_difference(check: str) -> str:
 def graded_document(rng: random.Random, corpus: Corpus) -> Document:
     """Different attempts, each with its check, until one passes or patience ends; seven times in ten the
     first wrong ones are the model's own."""
-    e, own = toy.draw(rng, rng.choice(corpus.cells)), []
+    e, own = toy.draw_equation(rng, rng.choice(corpus.cells)), []
     if corpus.pool and rng.random() < 0.7:
         e, own = rng.choice(corpus.pool)
     family, paper_style = rng.choice(toy.FAMILIES), rng.random() < 0.7
@@ -174,7 +174,7 @@ def graded_document(rng: random.Random, corpus: Corpus) -> Document:
 
 def drill_document(rng: random.Random, corpus: Corpus) -> Document:
     """One step of a check, or one step of what a leap must do at once, of the sizes that both need."""
-    e = toy.draw(rng, rng.choice(corpus.cells))
+    e = toy.draw_equation(rng, rng.choice(corpus.cells))
     n = near_miss(rng, e.answer) + e.p
     product, other = e.a * n, e.c if rng.random() < 0.5 else e.a * n + e.q
     question, answer = rng.choice((
@@ -274,7 +274,7 @@ def probe(net, tokenizer, n: int = 200) -> dict:
     cells = {f"cell{i}": cell for i, cell in enumerate(WIDE, 1)}
     for name, cell in {**cells, **{f"level{i}": cell for i, cell in toy.LEVELS.items()}}.items():
         report[name] = exact_share(net, tokenizer, [
-            solved(toy.draw(rng, cell, "val"), rng.choice(toy.FAMILIES)) for _ in range(n)])
+            solved(toy.draw_equation(rng, cell, "val"), rng.choice(toy.FAMILIES)) for _ in range(n)])
     for depth in (1, 3, 6):
         checks, retries = zip(*(deep_work(rng, depth, "substitution") for _ in range(n)))
         report[f"check{depth}"] = exact_share(net, tokenizer, checks)
@@ -287,7 +287,7 @@ def probe(net, tokenizer, n: int = 200) -> dict:
 
 def deep_work(rng: random.Random, depth: int, method: str) -> tuple[Document, Document]:
     """Graded work with `depth` wrong attempts: before the last one's check, and before the right retry."""
-    e = toy.draw(rng, rng.choice(list(toy.LEVELS.values())), "val")
+    e = toy.draw_equation(rng, rng.choice(list(toy.LEVELS.values())), "val")
     text, family = "", "equation" if method == "substitution" else "words"
     for _ in range(depth):
         wrong = near_miss(rng, e.answer)
@@ -307,7 +307,7 @@ METHOD_START = {"substitution": "Check: ", "last digits": "Last digits: ", "pari
 @torch.no_grad()
 def own_errors(net, tokenizer, rng, cells: list, n: int = 1500, samples: int = 3) -> list:
     """Problems that the model got wrong at T = 1 -> [(equation, different wrong answers)]."""
-    equations = [toy.draw(rng, rng.choice(cells)) for _ in range(n)]
+    equations = [toy.draw_equation(rng, rng.choice(cells)) for _ in range(n)]
     prompts = [opening(PROBLEM, e, rng.choice(toy.FAMILIES))[0] for e in equations]
     batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
     tokenizer.backend_tokenizer.no_padding()        # the call above leaves it on, also for `encode`
