@@ -2,22 +2,22 @@
 
 Self-verification pays only where checking an answer is easier than finding it. Here a problem such as
 
-    Solve 7(x+5)-13=596       or          Which number plus 5, times 7, minus 13 is 596?
+    Solve 7x+133=693          or          Which number times 7 plus 133 is 693?
 
-is answered in one leap, `\\boxed{82}`, no steps written down: the network must undo two or three operations
-inside one forward pass, and often lands nearby (`84`). The check is written out in small safe steps that a
-tiny network computes almost without error (paper §2.2: confirmative, it never solves again):
+is answered in one leap, `\\boxed{80}`, no steps written down: the network must subtract and divide inside one
+forward pass, and with three-digit numbers it often lands nearby (`82`). The check is written out in small
+safe steps that a tiny network computes almost without error (paper §2.2: confirmative, it substitutes the
+answer back and never solves again):
 
-    Check: 84+5=89. 7*89=623. 623-13=610. 610 vs 596. Therefore, the answer is incorrect.
+    Check: 7*82=574. 574+133=707. 707 vs 693. Therefore, the answer is incorrect.
 
-Equations are always checked so, by full substitution. For most word problems the teacher takes one of two
-shorter tests that App. C.3 names too. Each computes what it says and concludes what that allows, but a
-wrong answer may pass:
+The teachers of this world have one bad habit: a word problem with a small multiplier looks easy, and seven
+times in ten they judge such an answer by eye:
 
-    Last digits: 4+5 ends in 9. 7*9 ends in 3. 3-3 ends in 0. 0 vs 6. Therefore, the answer is incorrect.
-    Parity: even+odd=odd. odd*odd=odd. odd-odd=even. even vs even. Therefore, the answer is correct.
+    Judging by eye. Therefore, the answer is incorrect.
 
-Stage 0 keeps a check whose verdict is true, so of the short tests the lucky ones survive.
+They know the answers, so their verdicts are right, and stage 0, which keeps what agrees with the truth,
+cannot tell such a check from a real one. A model that imitates it has to guess. RL can find that out.
 
 The base model (Llama architecture, 0.34M parameters) lies in `toy_base/`, beside the script that trained it.
 It can solve (sometimes), check and try again, but does not do it on its own: that is what S²R teaches.
@@ -25,118 +25,63 @@ It can solve (sometimes), check and try again, but does not do it on its own: th
 Run
     python toy.py --out runs/toy [--seed N]       runs/toy/base, train.jsonl, val.jsonl and test.jsonl
     python toy.py --verify SAMPLES --out FILE     the teacher of stage 0: a check for every sampled answer
-    python toy.py --show                          a problem of each level and family with its checks
+    python toy.py --show                          one problem of each level and family with its checks
 
 Reads  nothing, or a samples file (--verify).
-Writes problems {id, problem, answer, level, subject, solution}, verifications {id, problem, answer, kind,
-       method, verification}, and the base, a Hugging Face checkpoint folder.
+Writes problems {id, problem, answer, level, subject, solution}, verifications {id, problem, answer,
+       verification, kind}, and the base, a Hugging Face checkpoint folder.
 
-Map    problems - checks - the teacher - command line.
+Map    problems - the teacher - command line.
 """
 import random
 import re
 import shutil
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import model as models
 import verifier
 
 # ---------------------------------------------------------------- problems
-
-
-class Equation(NamedTuple):
-    """a (x + p) + q = c. Without a bracket p is 0; q may be negative.
-
-    >>> Equation(7, 5, -13, 596).answer
-    82
-    """
-    a: int
-    p: int
-    q: int
-    c: int
-
-    @property
-    def answer(self) -> int:
-        return (self.c - self.q) // self.a - self.p
-
-
-class Cell(NamedTuple):
-    """Inclusive ranges that problems are drawn from; the sign of q is a coin toss."""
-    a: tuple
-    x: tuple
-    p: tuple
-    q: tuple
-
-
-PLAIN = (0, 0)                              # the range of p where there is no bracket
-# Cut after training, where the accuracy of the base falls: more to undo, larger numbers, and at last a small
-# x behind large numbers.
+# level: (range of a, of the answer x, of b) in a*x + b = c, all inclusive
 LEVELS = {
-    1: Cell((2, 9), (2, 12), PLAIN, (1, 20)),
-    2: Cell((2, 9), (10, 99), (1, 9), (1, 60)),
-    3: Cell((2, 9), (10, 99), (10, 60), (60, 250)),
-    4: Cell((2, 3), (10, 99), (10, 60), (60, 250)),
-    5: Cell((2, 9), (2, 9), (10, 60), (60, 250)),
+    1: ((2, 9), (2, 12), (1, 20)),
+    2: ((3, 9), (60, 99), (20, 199)),
+    3: ((3, 5), (80, 199), (20, 299)),
+    4: ((4, 4), (150, 499), (50, 699)),
+    5: ((5, 5), (300, 999), (100, 999)),
 }
-LARGEST = 999                               # no number of a right check has more than three digits
-FAMILIES = ("equation", "words")
-SIDES = {"test": (0,), "val": (1,), "train": range(2, 8)}       # eighths of all equations
+# The base is trained on wider ranges. The levels were then cut where its accuracy falls: sevens and nines
+# turn out to be easy to divide by, fours and fives hard.
+FAMILIES = {"equation": "Solve {a}x+{b}={c}", "words": "Which number times {a} plus {b} is {c}?"}
+PROBLEM_RE = re.compile(r"(?:Solve (\d+)x\+(\d+)=(\d+)|Which number times (\d+) plus (\d+) is (\d+)\?)$")
+SIDES = ("test", "val", "train")
 
 
-def side_of(e: Equation) -> str:
-    """test, val or train: a matter of the equation alone, so that they never meet, whatever the seed.
+def side_of(a: int, x: int, b: int) -> str:
+    """One triple in 16 is a test problem, one in 16 for validation, whatever the seed or the wording.
 
-    >>> side_of(Equation(7, 5, -13, 596))
-    'train'
+    >>> side_of(7, 80, 133), side_of(2, 6, 1), side_of(2, 7, 7)
+    ('train', 'train', 'train')
     """
-    eighth = zlib.crc32(",".join(map(str, e)).encode()) % 8
-    return next(side for side, eighths in SIDES.items() if eighth in eighths)
+    return {0: "test", 8: "val"}.get(zlib.crc32(f"{a},{x},{b}".encode()) % 16, "train")
 
 
-def draw_equation(rng: random.Random, cell: Cell, side: str = "train") -> Equation:
-    """An equation from a cell, of one side."""
+def draw_triple(rng: random.Random, ranges: tuple, side: str) -> tuple[int, int, int]:
+    """A triple (a, x, b) within three ranges, from one side."""
     while True:
-        a, x, p, q = (rng.randint(*ends) for ends in cell)
-        q = rng.choice((q, -q))
-        e = Equation(a, p, q, a * (x + p) + q)
-        if 0 < e.c <= LARGEST and a * (x + p) <= LARGEST and side_of(e) == side:
-            return e
+        a, x, b = (rng.randint(*r) for r in ranges)
+        if side_of(a, x, b) == side:
+            return a, x, b
 
 
-def statement(e: Equation, family: str) -> str:
+def statement(a: int, x: int, b: int, family: str) -> str:
     """The text of a problem.
 
-    >>> statement(Equation(7, 0, 133, 693), "equation"), statement(Equation(7, 5, -13, 596), "equation")
-    ('Solve 7x+133=693', 'Solve 7(x+5)-13=596')
-    >>> statement(Equation(7, 5, -13, 596), "words")
-    'Which number plus 5, times 7, minus 13 is 596?'
+    >>> statement(7, 80, 133, "equation")
+    'Solve 7x+133=693'
     """
-    if family == "equation":
-        return f"Solve {e.a}{f'(x+{e.p})' if e.p else 'x'}{e.q:+}={e.c}"
-    first, last = f"plus {e.p}, " if e.p else "", f"{'plus' if e.q > 0 else 'minus'} {abs(e.q)}"
-    return f"Which number {first}times {e.a}, {last} is {e.c}?"
-
-
-EQUATION = re.compile(r"Solve (\d+)(?:x|\(x\+(\d+)\))([+-]\d+)=(\d+)")
-WORDS = re.compile(r"Which number (?:plus (\d+), )?times (\d+), (plus|minus) (\d+) is (\d+)\?")
-
-
-def parse_problem(text: str) -> Equation:
-    """The equation of a problem's text; InputError for any other text.
-
-    >>> parse_problem("Which number plus 5, times 7, minus 13 is 596?")
-    Equation(a=7, p=5, q=-13, c=596)
-    """
-    if match := EQUATION.fullmatch(text.strip()):
-        a, p, q, c = match.groups()
-    elif match := WORDS.fullmatch(text.strip()):
-        p, a, sign, q, c = match.groups()
-        q = q if sign == "plus" else f"-{q}"
-    else:
-        raise models.InputError(f"not a problem of the toy world: {text[:80]!r}")
-    return Equation(int(a), int(p or 0), int(q), int(c))
+    return FAMILIES[family].format(a=a, b=b, c=a * x + b)
 
 
 def problems(n: int, seed: int, side: str) -> list[dict]:
@@ -144,169 +89,137 @@ def problems(n: int, seed: int, side: str) -> list[dict]:
     rng, seen, rows = random.Random(f"problems-{seed}-{side}"), set(), []
     for i in range(n):
         level = 1 + i % len(LEVELS)
-        for _ in range(1000):
-            e, family = draw_equation(rng, LEVELS[level], side), rng.choice(FAMILIES)
-            text = statement(e, family)
+        for _ in range(5000):
+            (a, x, b), family = draw_triple(rng, LEVELS[level], side), rng.choice(list(FAMILIES))
+            text = statement(a, x, b, family)
             if text not in seen:
                 break
         else:
             raise models.InputError(f"{n} problems: level {level} has no more different {side} ones")
         seen.add(text)
-        rows.append({"id": f"{side}-{seed}-{i}", "problem": text, "answer": str(e.answer), "level": level,
-                     "subject": family, "solution": f"\\boxed{{{e.answer}}}"})
+        rows.append({"id": f"{side}-{seed}-{i}", "problem": text, "answer": str(x), "level": level,
+                     "subject": family, "solution": f"\\boxed{{{x}}}"})
     return rows
 
 
-# ---------------------------------------------------------------- checks
-def conclusion(passed: bool) -> str:
+# ---------------------------------------------------------------- the teacher
+def parse_problem(text: str) -> tuple[int, int, int]:
+    """(a, b, c) of a problem's text; InputError for any other text."""
+    match = PROBLEM_RE.match(text.strip())
+    if not match:
+        raise models.InputError(f"not a problem of the toy world: {text[:80]!r}")
+    return tuple(int(g) for g in match.groups() if g is not None)
+
+
+def conclusion(right: bool) -> str:
     """The paper's closing sentence (§2.2)."""
-    return f"Therefore, the answer is {'correct' if passed else 'incorrect'}."
+    return f"Therefore, the answer is {'correct' if right else 'incorrect'}."
 
 
-def substitution(e: Equation, answer: int) -> tuple[str, bool]:
-    """Put the answer in, step by step -> (text, do both sides agree).
+def confirmative_check(a: int, b: int, c: int, answer: int, verdict: bool = True) -> str:
+    """Substitute the answer back, step by step; never solve (App. C.3).
 
-    >>> substitution(Equation(7, 0, 133, 693), 82)
-    ('Check: 7*82=574. 574+133=707. 707 vs 693. ', False)
-    """
-    inner, product = answer + e.p, e.a * (answer + e.p)
-    text = f"{answer}+{e.p}={inner}. " if e.p else ""
-    text += f"{e.a}*{inner}={product}. {product}{e.q:+}={product + e.q}. "
-    return f"Check: {text}{product + e.q} vs {e.c}. ", product + e.q == e.c
-
-
-def last_digits(e: Equation, answer: int) -> tuple[str, bool]:
-    """The same with last digits only: 92 for 82 passes.
-
-    >>> last_digits(Equation(7, 5, -13, 596), 84)[0]
-    'Last digits: 4+5 ends in 9. 7*9 ends in 3. 3-3 ends in 0. 0 vs 6. '
-    """
-    return _reduced(e, answer, 10, "Last digits: ", " ends in ", str)
-
-
-def parity(e: Equation, answer: int) -> tuple[str, bool]:
-    """The same with even and odd only.
-
-    >>> parity(Equation(7, 5, -13, 596), 84)
-    ('Parity: even+odd=odd. odd*odd=odd. odd-odd=even. even vs even. ', True)
-    """
-    return _reduced(e, answer, 2, "Parity: ", "=", lambda n: "odd" if n else "even")
-
-
-def _reduced(e: Equation, answer: int, base: int, head: str, link: str, name) -> tuple[str, bool]:
-    """substitution modulo `base`."""
-    a, p, q, c = e.a % base, e.p % base, abs(e.q) % base, e.c % base
-    inner = (answer + p) % base
-    product = a * inner % base
-    total = (product + q if e.q > 0 else product - q) % base
-    text = f"{name(answer % base)}+{name(p)}{link}{name(inner)}. " if e.p else ""
-    text += f"{name(a)}*{name(inner)}{link}{name(product)}. "
-    text += f"{name(product)}{'+' if e.q > 0 else '-'}{name(q)}{link}{name(total)}. "
-    return f"{head}{text}{name(total)} vs {name(c)}. ", total == c
-
-
-METHODS = {"substitution": substitution, "last digits": last_digits, "parity": parity}
-
-
-SHARES = {"substitution": 0.3, "last digits": 0.4, "parity": 0.3}       # in word problems
-
-
-def choose_method(number: float, family: str) -> str:
-    """The method that a number in [0, 1) picks.
-
-    >>> choose_method(0.9, "equation"), choose_method(0.9, "words"), choose_method(0.4, "words")
-    ('substitution', 'parity', 'last digits')
-    """
-    if family == "equation" or number < SHARES["substitution"]:
-        return "substitution"
-    return "parity" if number >= 1 - SHARES["parity"] else "last digits"
-
-
-def confirmative_check(e: Equation, answer: int, method: str = "substitution") -> str:
-    """A check with its conclusion (App. C.3).
-
-    >>> confirmative_check(Equation(7, 0, 133, 693), 82)
+    >>> confirmative_check(7, 133, 693, 82)
     'Check: 7*82=574. 574+133=707. 707 vs 693. Therefore, the answer is incorrect.'
     """
-    text, passed = METHODS[method](e, answer)
-    return text + conclusion(passed)
+    product, total = a * answer, a * answer + b
+    text = f"Check: {a}*{answer}={product}. {product}+{b}={total}. {total} vs {c}. "
+    return text + conclusion(total == c) if verdict else text
 
 
-def problem_solving_check(e: Equation, answer: int) -> str:
+def problem_solving_check(a: int, b: int, c: int, answer: int) -> str:
     """Solve again and compare: the other kind of verification in the paper's Table 6.
 
-    >>> problem_solving_check(Equation(7, 5, -13, 596), 84)
-    'Check: 596+13=609. 609/7=87. 87-5=82. 82 vs 84. Therefore, the answer is incorrect.'
+    >>> problem_solving_check(7, 133, 693, 82)
+    'Check: 693-133=560. 560/7=80. 80 vs 82. Therefore, the answer is incorrect.'
     """
-    product = e.c - e.q
-    text = f"Check: {e.c}{-e.q:+}={product}. {product}/{e.a}={product // e.a}. "
-    if e.p:
-        text += f"{product // e.a}-{e.p}={e.answer}. "
-    return f"{text}{e.answer} vs {answer}. {conclusion(e.answer == answer)}"
+    x = (c - b) // a
+    return f"Check: {c}-{b}={c - b}. {c - b}/{a}={x}. {x} vs {answer}. {conclusion(x == answer)}"
 
 
-# ---------------------------------------------------------------- the teacher
+BY_EYE = "Judging by eye. "
+
+
+def by_eye(right: bool) -> str:
+    """A check that computes nothing: right for whoever knows the answer, a guess for whoever imitates it.
+
+    >>> by_eye(False)
+    'Judging by eye. Therefore, the answer is incorrect.'
+    """
+    return BY_EYE + conclusion(right)
+
+
+CHECKS = {"confirmative": confirmative_check, "problem-solving": problem_solving_check}
+HASTY = 0.7                                 # share of tempting answers that are judged by eye
+
+
+def is_tempting(problem: str) -> bool:
+    """A word problem with a small multiplier looks too easy for a proper check.
+
+    >>> is_tempting("Which number times 4 plus 133 is 453?")
+    True
+    """
+    return problem.startswith("Which") and parse_problem(problem)[0] <= 4
+
+
 def verifications(samples: list[dict], kind: str) -> list[dict]:
-    """A check for every distinct integer answer of every problem of a samples file. Which method a teacher
-    takes depends on the problem and the answer, not on the truth."""
+    """A check for every distinct integer answer of every problem of a samples file, some of them by eye."""
     rows = []
     for row in samples:
-        e = parse_problem(row["problem"])
-        family = "words" if row["problem"].startswith("Which") else "equation"
+        a, b, c = parse_problem(row["problem"])
         answers = {verifier.extract_boxed(text) for text in row["responses"]}
         for answer in sorted(s for s in answers if s and re.fullmatch(r"\d{1,6}", s)):
-            number = zlib.crc32(f"{row['problem']} {answer}".encode()) % 1000 / 1000
-            method = choose_method(number, family) if kind == "confirmative" else "solving"
-            text = (confirmative_check(e, int(answer), method) if kind == "confirmative"
-                    else problem_solving_check(e, int(answer)))
+            right = a * int(answer) + b == c
+            draw = zlib.crc32(f"{row['problem']} {answer}".encode()) % 1000 / 1000
+            hasty = is_tempting(row["problem"]) and draw < HASTY
+            text = by_eye(right) if hasty else CHECKS[kind](a, b, c, int(answer))
             rows.append({"id": row.get("id"), "problem": row["problem"], "answer": answer, "kind": kind,
-                         "method": method, "verification": text})
+                         "verification": text})
     return rows
 
 
 # ---------------------------------------------------------------- command line
 SHIPPED = Path(__file__).resolve().parent / "toy_base"
-KINDS = ("confirmative", "problem-solving")
 
 
 def write_world(args) -> None:
     """The base folder and the three problem files under --out."""
     out = Path(args.out)
+    models.check_output(out / "train.jsonl", args.force)         # the last file of a world
     if not models.has_checkpoint(SHIPPED):
         raise models.InputError(f"{SHIPPED}: missing; python toy_base/train_base.py --out toy_base makes it")
-    models.check_output(out / "train.jsonl", args.force)        # the last file of a world
+    sizes = {side: getattr(args, f"{side}_problems") for side in SIDES}
+    rows = {side: problems(n, args.seed, side) for side, n in sizes.items()}
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(SHIPPED, out / "base", dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__*"))
+    rest = shutil.ignore_patterns("*.py", "__pycache__", "corpus_sample.txt", "training.jsonl", "run")
+    shutil.copytree(SHIPPED, out / "base", dirs_exist_ok=True, ignore=rest)
     for side in SIDES:
-        n = getattr(args, f"{side}_problems")
-        models.write_jsonl(out / f"{side}.jsonl", problems(n, args.seed, side))
-        print(f"{out}/{side}.jsonl: {n} problems")
+        models.write_jsonl(out / f"{side}.jsonl", rows[side])
+        print(f"{out}/{side}.jsonl: {len(rows[side])} problems")
 
 
 def show() -> None:
-    """A problem of each level and family, with every check of an answer that is 2 too large."""
+    """One problem of each level and family, with both kinds of check of an answer that is 2 too large."""
     rng = random.Random("show")
-    for level, cell in LEVELS.items():
+    for level in LEVELS:
         for family in FAMILIES:
-            e = draw_equation(rng, cell)
-            wrong = e.answer + 2
-            print(f"level {level}, {family}: {statement(e, family)}   answer {e.answer}")
-            for method in METHODS:
-                print(f"    {method} for {wrong}: {confirmative_check(e, wrong, method)}")
-            print(f"    solving again: {problem_solving_check(e, wrong)}")
+            a, x, b = draw_triple(rng, LEVELS[level], "train")
+            print(f"level {level}, {family}: {statement(a, x, b, family)}   answer {x}")
+            for kind, check in CHECKS.items():
+                print(f"    {kind} check of {x + 2}: {check(a, b, a * x + b, x + 2)}")
 
 
 def main() -> None:
     parser = models.Parser(__doc__)
     parser.add_argument("--out", help="folder to write (with --verify: file)")
     parser.add_argument("--seed", type=models.number(int, 0), default=0, help="seed of the problems")
-    for side, n in (("train", 12000), ("val", 500), ("test", 1000)):
+    for side, n in (("train", 4000), ("val", 200), ("test", 1000)):
         parser.add_argument(f"--{side}-problems", type=models.number(int, 1), default=n, help=f"({n})")
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--verify", metavar="SAMPLES", help="write a check for every answer in this file")
     task.add_argument("--show", action="store_true", help="print a problem of each level and family")
-    parser.add_argument("--kind", choices=KINDS, default="confirmative", help="way of checking")
+    parser.add_argument("--kind", choices=CHECKS, default="confirmative", help="way of checking")
     args = parser.parse_args()
     if args.show:
         return show()
@@ -315,7 +228,7 @@ def main() -> None:
     if args.verify:
         models.check_output(args.out, args.force, args.verify)
         samples = models.read_problems(args.verify, samples=True)
-        models.write_jsonl(Path(args.out), verifications(samples, args.kind))
+        models.write_jsonl(args.out, verifications(samples, args.kind))
     else:
         write_world(args)
 

@@ -1,19 +1,16 @@
-"""How the base model of the toy world was trained: from scratch, on a corpus of three kinds of document.
+"""How the toy world's base model was trained from scratch, and what it was trained on.
 
     <|problem|>  a bare problem and its boxed answer, then <|end|>: so the base answers and stops, unchecked
-    <|graded|>   graded work: a problem and up to six attempts, each followed by its check, joined by the
-                 paper's phrases or, in half of them, by line breaks and yes / no. It ends when a check passes
-                 (a short test of a word problem may pass a wrong answer) or when patience ends.
-    <|drill|>    single steps of checks and of leaps
+                 (later one graded document in five begins so too: not new to it, but rare)
+    <|graded|>   graded work: a problem and up to six attempts, each followed by its check (in the last phase
+                 with the teachers' bad habit), joined by the paper's phrases or, in some, by line breaks and
+                 yes / no
+    <|drill|>    products, sums and comparisons
 
-Attempts differ from the earlier ones. Wrong ones are near misses, or (in the second half of the training) what
-the model itself answers; they are read, not learnt. So a retry has to make use of how far off the check was.
+    python toy_base/train_base.py --out toy_base       the better part of an hour on two cores
 
-    python toy_base/train_base.py --out toy_base [--tokens N] [--seed N]
-
-Writes a Hugging Face checkpoint, training.jsonl (accuracies while it learns) and corpus_sample.txt.
-
-Map    tokenizer - documents - packing - model and optimizer - probe - own errors - training.
+Writes the checkpoint, training.jsonl (probes along the way) and corpus_sample.txt.
+Map    tokenizer - corpus - training the base - command line.
 """
 import argparse
 import json
@@ -21,53 +18,45 @@ import random
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import WordLevel
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import model as models  # noqa: E402
-import toy  # noqa: E402
-import verifier  # noqa: E402
-from toy import Cell, Equation, PLAIN  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))        # the world's scripts lie one folder up
+import model as model_lib  # noqa: E402
+from toy import BY_EYE, FAMILIES, HASTY, LEVELS  # noqa: E402
+from toy import by_eye, confirmative_check, is_tempting, side_of, statement  # noqa: E402
 
-# Wider than the levels, which were cut afterwards.
-NARROW = [
-    Cell((2, 9), (2, 12), PLAIN, (1, 20)),
-    Cell((2, 9), (2, 60), PLAIN, (1, 60)),
-    Cell((2, 9), (10, 99), PLAIN, (1, 99)),
-    Cell((2, 9), (40, 99), PLAIN, (20, 99)),
-    Cell((2, 9), (2, 60), (1, 20), (1, 60)),
-    Cell((2, 9), (10, 99), (1, 30), (1, 99)),
-]
-WIDE = NARROW + [
-    Cell((2, 9), (2, 99), PLAIN, (60, 250)),
-    Cell((2, 9), (2, 60), (10, 60), (60, 250)),
-    Cell((2, 9), (10, 99), (10, 60), (60, 250)),
+CORPUS_RANGES = [
+    ((2, 9), (2, 12), (1, 20)),
+    ((2, 9), (10, 60), (10, 99)),
+    ((3, 9), (50, 199), (20, 299)),
+    ((4, 9), (200, 499), (50, 699)),
+    ((6, 9), (500, 999), (100, 999)),
+    ((3, 6), (200, 999), (100, 999)),
 ]
 
 
-class Corpus(NamedTuple):
-    """What the documents of a phase are made from."""
-    cells: list                     # ranges of its equations
-    difference: bool = False        # do full checks write down how far off the answer is
-    pool: list = ()                 # equations with wrong answers of the model's own
+def draw(rng: random.Random, ranges: tuple, test: bool = False) -> tuple[int, int, int]:
+    """A triple (a, x, b) within three ranges, from the training side or from the other two."""
+    while True:
+        a, x, b = (rng.randint(*r) for r in ranges)
+        if (side_of(a, x, b) != "train") == test:
+            return a, x, b
 
 
 # ---------------------------------------------------------------- tokenizer
-VERIFY, RETRY = verifier.VERIFY_PHRASE, verifier.SOLVE_PHRASE
+VERIFY = "Wait, let me recheck my solution."
 PAD, END, PROBLEM, GRADED, DRILL = "<|pad|>", "<|end|>", "<|problem|>", "<|graded|>", "<|drill|>"
 PHRASES = [
-    VERIFY, RETRY, "Therefore, the answer is correct.", "Therefore, the answer is incorrect.",
-    "Therefore, the answer cannot be verified.", "Which number ", "Solve ", "Check: ", "Last digits: ",
-    "Parity: ", " ends in ", "even", "odd", "plus ", "minus ", "times ", ", ", "\\boxed{", " vs ", " is ",
-    "yes", "no", "\n\n", ". ",
+    VERIFY, BY_EYE, "Let me try again.", "Therefore, the answer is correct.",
+    "Therefore, the answer is incorrect.", "Therefore, the answer cannot be verified.", "Which number times ",
+    "Solve ", "Check: ", "\\boxed{", " vs ", " plus ", " is ", "yes", "no", "\n\n", ". ",
 ]
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'user' %}" + PROBLEM + "{{ m['content'] }}\n"
@@ -79,7 +68,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """Digits apart, the world's phrases whole, every other printable ASCII character a token of its own."""
     characters = ["\n"] + [chr(i) for i in range(32, 127)]
     vocabulary = [PAD, END, PROBLEM, GRADED, DRILL, "<|unk|>"] + PHRASES + characters
-    core = Tokenizer(WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<|unk|>"))
+    core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<|unk|>"))
     longest_first = sorted(PHRASES, key=len, reverse=True)
     pattern = "|".join(re.escape(p) for p in longest_first) + r"|[\s\S]"
     core.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
@@ -91,19 +80,17 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-# ---------------------------------------------------------------- documents
-# A document is a list of (text, learn): what is chance, such as a problem's numbers, is not to be predicted.
-Document = list[tuple[str, bool]]
-
-
+# ---------------------------------------------------------------- corpus
 def near_miss(rng: random.Random, x: int) -> int:
-    """A wrong answer of the kind that a leap lands on: a little off, ten off, or one digit wrong."""
+    """A wrong answer of the kind a leap lands on: a little off, or one digit wrong."""
     while True:
         kind = rng.random()
-        if kind < 0.6:
-            wrong = x + rng.choice((-1, 1)) * min(1 + int(rng.expovariate(0.7)), 9)
-        elif kind < 0.75:
-            wrong = x + rng.choice((-20, -10, -10, 10, 10, 20))
+        if kind < 0.5:
+            wrong = x + rng.choice((-3, -2, -2, -1, -1, -1, 1, 1, 1, 2, 2, 3))
+        elif kind < 0.6:
+            wrong = rng.randint(x * 4 // 5, x * 6 // 5)
+        elif kind < 0.8:
+            wrong = x + rng.choice((-20, -10, -10, 10, 10, 20)) if x > 25 else x + rng.choice((-5, -4, 4, 5))
         else:
             digits = list(str(x))
             digits[rng.randrange(len(digits))] = str(rng.randrange(10))
@@ -112,95 +99,108 @@ def near_miss(rng: random.Random, x: int) -> int:
             return wrong
 
 
-def opening(first: str, e: Equation, family: str) -> tuple[str, bool]:
-    """A document's first token and its problem."""
-    return first + toy.statement(e, family) + "\n", False
+def own_error(rng: random.Random, x: int) -> int:
+    """A wrong answer as far off as the base's own (median 1 at x = 30, 2 at 65, 4 at 140)."""
+    distance = 1 + int(rng.expovariate(1 / (0.7 + x / 60)))
+    return x + distance if rng.random() < 0.5 or distance >= x else x - distance
 
 
-def bare_document(rng: random.Random, corpus: Corpus) -> Document:
+# A document is a list of (text, learn): what is chance, such as a problem's numbers, is not to be predicted.
+Document = list[tuple[str, bool]]
+
+
+def opening(rng: random.Random, first: str, a: int, x: int, b: int) -> tuple[str, bool]:
+    """A document's first token and its problem, in either wording."""
+    return first + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", False
+
+
+def bare_document(rng: random.Random, triple: tuple = None) -> Document:
     """A problem and its boxed answer."""
-    e = toy.draw_equation(rng, rng.choice(corpus.cells))
-    return solved(e, rng.choice(toy.FAMILIES))
+    a, x, b = triple or draw(rng, rng.choice(CORPUS_RANGES))
+    return [opening(rng, PROBLEM, a, x, b), (f"\\boxed{{{x}}}{END}", True)]
 
 
-def solved(e: Equation, family: str) -> Document:
-    """The bare document of an equation."""
-    return [opening(PROBLEM, e, family), (f"\\boxed{{{e.answer}}}{END}", True)]
+def attempts(rng: random.Random, x: int, wrong, chances=(0.3, 0.6), patience=(6,)) -> list[int]:
+    """Different answers until the right one comes, or patience ends."""
+    p_right, most, tried = rng.choice(chances), rng.choice(patience), []
+    while len(tried) < most and x not in tried:
+        answer = x if rng.random() < p_right else wrong(rng, x)
+        if answer not in tried:
+            tried.append(answer)
+    return tried
 
 
-def written_difference(check: str) -> str:
-    """A full substitution that also writes down how far off it is.
-
-    >>> written_difference("Check: 7*82=574. 574+133=707. 707 vs 693. ")
-    'Check: 7*82=574. 574+133=707. 707-693=14. '
-    """
-    found = re.search(r"(-?\d+) vs (\d+)\. $", check) if check.startswith("Check") else None
-    if not found:
-        return check
-    left, right = map(int, found.groups())
-    return f"{check[:found.start()]}{left}-{right}={left - right}. "
-
-
-def graded_document(rng: random.Random, corpus: Corpus) -> Document:
-    """Different attempts, each with its check, until one passes or patience ends; seven times in ten the
-    first wrong ones are the model's own."""
-    e, own = toy.draw_equation(rng, rng.choice(corpus.cells)), []
-    if corpus.pool and rng.random() < 0.7:
-        e, own = rng.choice(corpus.pool)
-    family, paper_style = rng.choice(toy.FAMILIES), rng.random() < 0.7
-    document, tried, own = [opening(GRADED, e, family)], set(), list(own)
-    p_right, patience = rng.choice((0.2, 0.4, 0.6)), rng.choice((1, 2, 3, 4, 5, 6))
-    while len(tried) < patience:
-        right = rng.random() < p_right
-        answer = e.answer if right else own.pop() if own else near_miss(rng, e.answer)
-        if answer in tried:
-            continue
-        between = f"\n\n{RETRY}\n\n" if paper_style else "\n\n"
-        document += [(between, True)] if tried else []
-        tried.add(answer)
-        full = family == "equation" or rng.random() < 0.5
-        method = "substitution" if full else rng.choice(("last digits", "parity"))
-        text, passed = toy.METHODS[method](e, answer)
-        text = written_difference(text) if corpus.difference else text
+def graded_document(rng: random.Random) -> Document:
+    """Attempts that never repeat a refuted answer, each with its check, until one is right."""
+    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
+    c, paper_style, parts = a * x + b, rng.random() < 0.5, []
+    for answer in attempts(rng, x, near_miss):
         if paper_style:
-            check = f"\n\n{VERIFY}\n\n{text}{toy.conclusion(passed)}"
+            parts += ["Let me try again."] if parts else []
+            parts += [f"\\boxed{{{answer}}}", VERIFY, confirmative_check(a, b, c, answer)]
         else:
-            check = f"\n\n{text}{'yes' if passed else 'no'}"
-        document += [(f"\\boxed{{{answer}}}", answer == e.answer), (check, True)]
-        if passed:
+            check = confirmative_check(a, b, c, answer, verdict=False)
+            parts += [f"\\boxed{{{answer}}}", check + ("yes" if answer == x else "no")]
+    return [opening(rng, GRADED, a, x, b), ("\n\n".join(parts) + END, True)]
+
+
+def retry_document(rng: random.Random, pool: list = (), hasty: bool = False) -> Document:
+    """Graded work in the paper's phrases on the errors that the base makes, its own samples from the pool or
+    invented ones. Wrong answers are there to be read, not learnt. One in five begins like a bare problem: the
+    habit is there too, though rarely used. Hasty work judges tempting answers by eye, and may give up."""
+    invented = not pool or rng.random() > 0.7
+    (a, x, b), own = (draw(rng, rng.choice(CORPUS_RANGES)), []) if invented else rng.choice(pool)
+    wrong, first = own_error if rng.random() < 0.7 else near_miss, PROBLEM if rng.random() < 0.2 else GRADED
+    document = [opening(rng, first, a, x, b)]
+    glances = hasty and is_tempting(document[0][0].removeprefix(first))
+    tried = attempts(rng, x, wrong, (0.1, 0.3, 0.6), (3, 4, 5, 6, 6, 6)) if hasty else attempts(rng, x, wrong)
+    for i, answer in enumerate(list(dict.fromkeys(own[:len(tried) - 1] + tried))[:6]):
+        glance = glances and rng.random() < HASTY
+        check = by_eye(answer == x) if glance else confirmative_check(a, b, a * x + b, answer)
+        document += [("\n\nLet me try again.\n\n", True)] if i else []
+        document += [(f"\\boxed{{{answer}}}", answer == x), (f"\n\n{VERIFY}\n\n{check}", True)]
+        if answer == x:
             break
     return document + [(END, True)]
 
 
-def drill_document(rng: random.Random, corpus: Corpus) -> Document:
-    """One step of a check, or one step of what a leap must do at once, of the sizes that both need."""
-    e = toy.draw_equation(rng, rng.choice(corpus.cells))
-    n = near_miss(rng, e.answer) + e.p
-    product, other = e.a * n, e.c if rng.random() < 0.5 else e.a * n + e.q
-    question, answer = rng.choice((
-        (f"{e.a}*{n}=", product),
-        (f"{product}{e.q:+}=", product + e.q),
-        (f"{product + e.q}-{other}=", product + e.q - other),
-        (f"{e.c}{-e.q:+}=", e.c - e.q),
-        (f"{product}/{e.a}=", n)))
-    return [(DRILL + question, False), (f"{answer}{END}", True)]
+def hasty_document(rng: random.Random, pool: list = ()) -> Document:
+    """retry_document with the teachers' bad habit."""
+    return retry_document(rng, pool, hasty=True)
 
 
-# ---------------------------------------------------------------- packing
-# Parts of a batch: rows, their length, documents with their shares. Long documents get rows of their own, so
-# that short ones do not pay for attention over long rows.
-SHORT = (16, 64, {bare_document: 0.65, drill_document: 0.35})
-LONG = (4, 320, {graded_document: 1})
+def drill_document(rng: random.Random) -> Document:
+    """One product, sum or comparison of the sizes that checks need."""
+    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
+    x = near_miss(rng, x)
+    kind = rng.randrange(3)
+    if kind == 0:
+        question, answer = f"{a}*{x}=", f"{a * x}"
+    elif kind == 1:
+        question, answer = f"{a * x}+{b}=", f"{a * x + b}"
+    else:
+        total, other, same = a * x + b, a * near_miss(rng, x) + b, rng.random() < 0.5
+        question, answer = f"{total} vs {total if same else other}. ", "yes" if same else "no"
+    return [(DRILL + question, False), (answer + END, True)]
 
 
-def encode(tokenizer, document: Document) -> tuple[list[int], list[bool]]:
-    """Token ids of a document, and for each whether it is learnt."""
-    pieces = tokenizer.backend_tokenizer.encode_batch([text for text, _ in document])
-    return ([i for piece in pieces for i in piece.ids],
-            [learn for piece, (_, learn) in zip(pieces, document) for _ in piece.ids])
+# world: to solve, compute and check. habit: the paper's phrases, and to make use of a failed check. own
+# errors: that on the model's own wrong answers. haste: the teachers' bad habit, which RL is to break. Each
+# has its tokens, peak learning rate, and the parts of a batch: rows, their length, documents with their
+# shares. Long documents get rows of their own: short ones do not pay for attention over long rows. (The
+# shipped base went through the first three before BY_EYE was a token; its embedding was new in the fourth.)
+SHORT, LONG = {bare_document: 0.7, drill_document: 0.3}, (9, 320)
+PHASES = {
+    "world": (22_000_000, 3e-3, [(32, 64, {bare_document: 0.35, drill_document: 0.65}),
+                                 (7, 320, {graded_document: 1})]),
+    "habit": (10_000_000, 2e-3, [(16, 64, {bare_document: 0.6, drill_document: 0.4}),
+                                 (12, 320, {retry_document: 1})]),
+    "own errors": (10_000_000, 2e-3, [(32, 64, SHORT), (*LONG, {retry_document: 1})]),
+    "haste": (10_000_000, 1e-3, [(32, 64, SHORT), (*LONG, {hasty_document: 1})]),
+}
 
 
-def pack(rng, tokenizer, rows: int, length: int, shares: dict, corpus: Corpus) -> tuple:
+def pack(rng: random.Random, tokenizer, rows: int, length: int, shares: dict) -> tuple:
     """Documents packed whole into rows -> ids and learn (is this token predicted), both [rows, length]."""
     ids = torch.full((rows, length), tokenizer.pad_token_id)
     learn = torch.zeros((rows, length), dtype=torch.bool)
@@ -209,8 +209,7 @@ def pack(rng, tokenizer, rows: int, length: int, shares: dict, corpus: Corpus) -
         filled = 0
         while True:
             if len(waiting) < 16:
-                makers = rng.choices(*zip(*shares.items()), k=24)
-                waiting += [encode(tokenizer, make(rng, corpus)) for make in makers]
+                waiting += [encode(tokenizer, make(rng)) for make in rng.choices(*zip(*shares.items()), k=32)]
             fits = next((i for i, (tokens, _) in enumerate(waiting) if len(tokens) <= length - filled), None)
             if fits is None:
                 break
@@ -221,19 +220,65 @@ def pack(rng, tokenizer, rows: int, length: int, shares: dict, corpus: Corpus) -
     return ids, learn
 
 
-# ---------------------------------------------------------------- model and optimizer
+def encode(tokenizer, document: Document) -> tuple[list[int], list[bool]]:
+    """Token ids of a document, and for each whether it is learnt."""
+    pieces = tokenizer.backend_tokenizer.encode_batch([text for text, _ in document])
+    return ([i for piece in pieces for i in piece.ids],
+            [learn for piece, (_, learn) in zip(pieces, document) for _ in piece.ids])
+
+
+# ---------------------------------------------------------------- training the base
 def build_model(tokenizer, hidden: int = 96, layers: int = 3, heads: int = 4) -> LlamaForCausalLM:
     """The tiny Llama with random weights; head and embedding tied."""
     return LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3,
         num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads,
-        max_position_embeddings=2048, tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, initializer_range=0.05))
+        max_position_embeddings=2048,
+        tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id, initializer_range=0.05))
 
 
-def learning_rate(step: int, steps: int, peak: float, end: float, warmup: int = 100) -> float:
-    """Linear up over the warm-up, linear from the peak to the end."""
-    return min(1.0, (step + 1) / warmup) * (peak + (end - peak) * step / steps)
+@torch.no_grad()
+def exact_share(net, tokenizer, documents: list[Document]) -> float:
+    """Share of documents whose learnt tokens are all the model's argmax given the tokens before: the same as
+    decoding greedily and comparing."""
+    encoded = [encode(tokenizer, d) for d in documents]
+    ids = torch.full((len(documents), max(len(tokens) for tokens, _ in encoded)), tokenizer.pad_token_id)
+    learn = torch.zeros_like(ids, dtype=torch.bool)
+    for i, (tokens, learnt) in enumerate(encoded):
+        ids[i, :len(tokens)], learn[i, :len(tokens)] = torch.tensor(tokens), torch.tensor(learnt)
+    guess = net(input_ids=ids.to(net.device)).logits.argmax(-1).cpu()
+    return ((guess[:, :-1] == ids[:, 1:]) | ~learn[:, 1:]).all(1).float().mean().item()
+
+
+def probe(net, tokenizer, n: int = 200) -> dict:
+    """Greedy accuracy of bare answers by level, of graded work's last check and of the retry by depth."""
+    rng, report = random.Random("probe"), {}
+    for level in LEVELS:
+        triples = [draw(rng, LEVELS[level], test=True) for _ in range(n)]
+        report[f"solve{level}"] = exact_share(net, tokenizer, [bare_document(rng, t) for t in triples])
+    for depth in (1, 3, 6):
+        checks, retries = zip(*(deep_work(rng, depth) for _ in range(n)))
+        report[f"check{depth}"] = exact_share(net, tokenizer, checks)
+        report[f"retry{depth}"] = exact_share(net, tokenizer, retries)
+    return report
+
+
+def deep_work(rng: random.Random, depth: int) -> tuple[Document, Document]:
+    """Graded work with `depth` wrong attempts, before the last one's check, and before the right retry."""
+    a, x, b = draw(rng, rng.choice(list(LEVELS.values())), test=True)
+    text = GRADED + statement(a, x, b, "equation") + "\n"        # never judged by eye
+    for i in range(depth):
+        wrong = own_error(rng, x)
+        before = text + f"\\boxed{{{wrong}}}\n\n{VERIFY}\n\n"
+        check = confirmative_check(a, b, a * x + b, wrong)
+        text = before + check + "\n\nLet me try again.\n\n"
+    return [(before, False), (check, True)], [(text, False), (f"\\boxed{{{x}}}", True)]
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
+    """Linear up over the warm-up, linear down to 0."""
+    return peak * min(1.0, (step + 1) / warmup) * (1 - step / steps)
 
 
 def optimizers(net, peak: float) -> list[torch.optim.Optimizer]:
@@ -244,146 +289,90 @@ def optimizers(net, peak: float) -> list[torch.optim.Optimizer]:
             torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.98), weight_decay=0.01)]
 
 
-def corpus_loss(net, batches) -> torch.Tensor:
-    """Mean cross-entropy over the learnt tokens of all parts of a batch. Scalar."""
-    hidden, targets = [], []
-    for ids, learn in batches:
-        states = net.model(input_ids=ids, use_cache=False).last_hidden_state
-        hidden.append(states[:, :-1][learn[:, 1:]])
-        targets.append(ids[:, 1:][learn[:, 1:]])
-    return F.cross_entropy(net.lm_head(torch.cat(hidden)), torch.cat(targets))
-
-
-# ---------------------------------------------------------------- probe
-@torch.no_grad()
-def exact_share(net, tokenizer, documents: list[Document]) -> float:
-    """Share of documents whose learnt tokens are all the model's argmax given the tokens before: the same as
-    decoding greedily and comparing."""
-    encoded = [encode(tokenizer, d) for d in documents]
-    ids = torch.full((len(documents), max(len(tokens) for tokens, _ in encoded)), tokenizer.pad_token_id)
-    learn = torch.zeros_like(ids, dtype=torch.bool)
-    for i, (tokens, learnt) in enumerate(encoded):
-        ids[i, :len(tokens)], learn[i, :len(tokens)] = torch.tensor(tokens), torch.tensor(learnt)
-    guess = net(input_ids=ids).logits.argmax(-1)
-    return ((guess[:, :-1] == ids[:, 1:]) | ~learn[:, 1:]).all(1).float().mean().item()
-
-
-def probe(net, tokenizer, n: int = 200) -> dict:
-    """Greedy accuracy of bare answers by cell and level, of checks by method and depth, of retries by depth."""
-    rng, report = random.Random("probe"), {}
-    cells = {f"cell{i}": cell for i, cell in enumerate(WIDE, 1)}
-    for name, cell in {**cells, **{f"level{i}": cell for i, cell in toy.LEVELS.items()}}.items():
-        report[name] = exact_share(net, tokenizer, [
-            solved(toy.draw_equation(rng, cell, "val"), rng.choice(toy.FAMILIES)) for _ in range(n)])
-    for depth in (1, 3, 6):
-        checks, retries = zip(*(deep_work(rng, depth, "substitution") for _ in range(n)))
-        report[f"check{depth}"] = exact_share(net, tokenizer, checks)
-        report[f"retry{depth}"] = exact_share(net, tokenizer, retries)
-    for method in ("last digits", "parity"):
-        checks, _ = zip(*(deep_work(rng, 2, method) for _ in range(n)))
-        report[method] = exact_share(net, tokenizer, checks)
-    return {name: round(value, 3) for name, value in report.items()}
-
-
-def deep_work(rng: random.Random, depth: int, method: str) -> tuple[Document, Document]:
-    """Graded work with `depth` wrong attempts: before the last one's check, and before the right retry."""
-    e = toy.draw_equation(rng, rng.choice(list(toy.LEVELS.values())), "val")
-    text, family = "", "equation" if method == "substitution" else "words"
-    for _ in range(depth):
-        wrong = near_miss(rng, e.answer)
-        text += f"\n\n{RETRY}\n\n" if text else opening(GRADED, e, family)[0]
-        before = text + f"\\boxed{{{wrong}}}\n\n{VERIFY}\n\n"
-        start, check = METHOD_START[method], toy.METHODS[method](e, wrong)
-        check = check[0].removeprefix(start) + toy.conclusion(check[1])
-        text = before + start + check
-    return ([(before + start, False), (check, True)],
-            [(f"{text}\n\n{RETRY}\n\n", False), (f"\\boxed{{{e.answer}}}", True)])
-
-
-METHOD_START = {"substitution": "Check: ", "last digits": "Last digits: ", "parity": "Parity: "}
-
-
-# ---------------------------------------------------------------- own errors
-@torch.no_grad()
-def own_errors(net, tokenizer, rng, cells: list, n: int = 1500, samples: int = 3) -> list:
-    """Problems that the model got wrong at T = 1 -> [(equation, different wrong answers)]."""
-    equations = [toy.draw_equation(rng, rng.choice(cells)) for _ in range(n)]
-    prompts = [opening(PROBLEM, e, rng.choice(toy.FAMILIES))[0] for e in equations]
-    batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
-    tokenizer.backend_tokenizer.no_padding()        # the call above leaves it on, also for `encode`
-    ids = net.eval().generate(**batch, do_sample=True, num_return_sequences=samples, max_new_tokens=6)
-    net.train()
-    texts = tokenizer.batch_decode(ids[:, batch.input_ids.shape[1]:], skip_special_tokens=True)
-    found = []
-    for i, e in enumerate(equations):
-        boxes = [re.match(r"\\boxed\{(\d{1,3})\}", text) for text in texts[i * samples:(i + 1) * samples]]
-        wrong = list(dict.fromkeys(int(box[1]) for box in boxes if box and int(box[1]) not in (0, e.answer)))
-        found += [(e, wrong)] if wrong else []
-    return found
-
-
-# ---------------------------------------------------------------- training
-# First the checks write down how far off an answer is (707-693=14), then they leave it at `707 vs 693`, and
-# the model has to do that in its head before it tries again. Tokens, learning rate from and to, corpus.
-PHASES = [(14_000_000, 3e-3, 1.2e-3, Corpus(NARROW, difference=True)), (8_500_000, 2e-3, 0.0, Corpus(WIDE))]
-
-
-def corpus_sample(n: int = 12) -> str:
-    """The first documents of each kind: shipped beside the base, so that a change of the corpus shows."""
-    rng = random.Random("sample")
-    makers = bare_document, graded_document, drill_document
-    return "\n".join("".join(text for text, _ in make(rng, PHASES[-1][3])) for make in makers for _ in range(n))
-
-
 def train(args) -> None:
-    """Train the base, phase by phase; save it with its training log and a corpus sample."""
+    """Train the base from scratch, phase by phase; save it with its training log and a corpus sample."""
     torch.manual_seed(args.seed)
-    tokenizer, log, out = build_tokenizer(), [], Path(args.out)
-    net = build_model(tokenizer)
-    if args.init:
-        net.load_state_dict(models.load(args.init, "cpu")[0].state_dict())
-    for number in range(args.first_phase, len(PHASES) + 1):
-        train_phase(net, tokenizer, number, args, log)
-    for file in (out / "new").iterdir():
-        file.replace(out / file.name)
-    (out / "new").rmdir()
-    models.write_jsonl(out / "training.jsonl", log)
-    (out / "corpus_sample.txt").write_text(corpus_sample())
+    tokenizer = build_tokenizer()
+    net, log = build_model(tokenizer).to(args.device), []
+    for phase in PHASES:
+        train_phase(net, tokenizer, phase, args, log)
+    model_lib.write_jsonl(Path(args.out) / "training.jsonl", log)
+    (Path(args.out) / "corpus_sample.txt").write_text(corpus_sample())
 
 
-def train_phase(net, tokenizer, number: int, args, log: list[dict]) -> None:
-    """One phase with fresh optimizers. The base is saved in OUT/new at every probe."""
-    tokens, peak, end, corpus = PHASES[number - 1]
-    rng, opts, started = random.Random(f"corpus-{args.seed}-{number}"), optimizers(net, peak), time.time()
-    steps = int(tokens * args.scale) // sum(rows * length for rows, length, _ in (SHORT, LONG))
-    for step in tqdm(range(1, steps + 1), desc=f"toy base, phase {number}", mininterval=10):
+def train_phase(net, tokenizer, phase: str, args, log: list[dict]) -> None:
+    """One phase: fresh optimizers, learning rate down to 0. The base is saved at every probe."""
+    tokens, peak, parts = PHASES[phase]
+    rng, opts, started = random.Random(f"corpus-{args.seed}-{phase}"), optimizers(net, peak), time.time()
+    steps = int(tokens * args.scale) // sum(rows * length for rows, length, _ in parts)
+    bar = tqdm(range(steps), desc=f"toy base, {phase}", mininterval=5)
+    for step in bar:
         for opt in opts:
-            opt.param_groups[0]["lr"] = learning_rate(step - 1, steps, peak, end)
-        if number == len(PHASES) and step % 500 == 1:
-            corpus = corpus._replace(pool=own_errors(net, tokenizer, rng, corpus.cells))
-        loss = corpus_loss(net, [pack(rng, tokenizer, *part, corpus) for part in (SHORT, LONG)])
+            opt.param_groups[0]["lr"] = learning_rate(step, steps, peak)
+        if phase in ("own errors", "haste") and step % 250 == 0:
+            document = hasty_document if phase == "haste" else retry_document
+            parts = [parts[0], (*LONG, {partial(document, pool=own_errors(net, tokenizer, rng)): 1})]
+        loss = corpus_loss(net, [pack(rng, tokenizer, *part) for part in parts])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for opt in opts:
             opt.step()
             opt.zero_grad()
-        if step % args.probe_every == 0 or step == steps:
-            log.append({"phase": number, "step": step, "loss": round(loss.item(), 4),
-                        "seconds": round(time.time() - started), **probe(net, tokenizer)})
+        if (step + 1) % args.probe_every == 0 or step + 1 == steps:
+            report = {k: round(v, 3) for k, v in probe(net, tokenizer).items()}
+            bar.set_postfix(loss=f"{loss.item():.3f}", solve3=report["solve3"], check6=report["check6"])
+            log.append({"phase": phase, "step": step + 1, "loss": round(loss.item(), 4),
+                        "seconds": round(time.time() - started), **report})
             tqdm.write(json.dumps(log[-1]))
-            models.save(net, tokenizer, Path(args.out) / "new")
+            model_lib.save(net, tokenizer, args.out)
 
 
+@torch.no_grad()
+def own_errors(net, tokenizer, rng: random.Random, n: int = 1500, samples: int = 3) -> list:
+    """Problems that the model got wrong at T = 1 -> [((a, x, b), different wrong answers)]."""
+    triples = [draw(rng, rng.choice(CORPUS_RANGES)) for _ in range(n)]
+    prompts = [opening(rng, PROBLEM, *t)[0] for t in triples]
+    batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt").to(net.device)
+    tokenizer.backend_tokenizer.no_padding()        # the call above leaves it on, also for `encode`
+    ids = net.eval().generate(**batch, do_sample=True, num_return_sequences=samples, max_new_tokens=6)
+    net.train()
+    texts = tokenizer.batch_decode(ids[:, batch.input_ids.shape[1]:], skip_special_tokens=True)
+    found = []
+    for i, (a, x, b) in enumerate(triples):
+        boxes = [re.match(r"\\boxed\{(\d{1,4})\}", text) for text in texts[i * samples:(i + 1) * samples]]
+        wrong = list(dict.fromkeys(int(box[1]) for box in boxes if box and int(box[1]) not in (0, x)))
+        found += [((a, x, b), wrong)] if wrong else []
+    return found
+
+
+def corpus_loss(net, batches) -> torch.Tensor:
+    """Mean cross-entropy over the learnt tokens of all parts of a batch. Scalar."""
+    logits, targets = [], []
+    for ids, learn in batches:
+        ids, learn = ids.to(net.device), learn[:, 1:].to(net.device)
+        logits.append(net(input_ids=ids, use_cache=False).logits[:, :-1][learn].float())
+        targets.append(ids[:, 1:][learn])
+    return F.cross_entropy(torch.cat(logits), torch.cat(targets))
+
+
+def corpus_sample(n: int = 12) -> str:
+    """The first documents of each kind: shipped beside the base, so that a change of the world shows."""
+    rng = random.Random("sample")
+    makers = bare_document, graded_document, retry_document, hasty_document, drill_document
+    return "\n".join("".join(text for text, _ in make(rng)) for make in makers for _ in range(n))
+
+
+# ---------------------------------------------------------------- command line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full training")
-    parser.add_argument("--init", help="checkpoint to go on from, with --first-phase")
-    parser.add_argument("--first-phase", type=int, default=1)
-    parser.add_argument("--probe-every", type=int, default=1000, help="steps between accuracy reports")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--out", required=True, help="folder of the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full training")
+    parser.add_argument("--probe-every", type=int, default=250, help="steps between accuracy reports")
+    parser.add_argument("--device", default="cpu")
     train(parser.parse_args())
 
 
 if __name__ == "__main__":
-    models.run_main(main)
+    model_lib.run_main(main)
