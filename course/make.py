@@ -31,6 +31,7 @@ model, on a laptop CPU, to check its answers.
 
     bash test.sh                                  set up .venv, then all public tests (a few seconds)
     bash test.sh assignments/test_06.py           the tests of assignment 6
+    .venv/bin/python assignments/curve.py rl_outcome    twenty training steps in a world of ten tokens, in seconds
     bash run.sh --fast                            the whole pipeline, a smoke run
     bash run.sh                                   the whole pipeline, in full
 
@@ -41,7 +42,7 @@ model, on a laptop CPU, to check its answers.
 Rules. A function that stands in several files must be the same in all of them: write it once, then copy it.
 Helpers of your own are welcome in the same file. Files not named above are the same for all, and yours are
 not looked at. The grader runs these tests and some more; it imports your files, so keep them importable.
-Prints are thrown away; a test may use 4 seconds.
+A test may use 4 seconds; what you print there is thrown away.
 """
 
 
@@ -72,8 +73,8 @@ def make(out, numbers, teacher=False):
         pages[f"assignments/{n:02d}-{ASSIGNMENTS[n].name}.md"] = handout(n, teacher)
         if n in GRADED:
             pages[f"assignments/test_{n:02d}.py"] = (COURSE / "tests" / f"test_{n:02d}.py").read_text(encoding="utf-8")
-    for name in ("check.py", "conftest.py"):
-        pages[f"assignments/{name}"] = (COURSE / "tests" / name).read_text(encoding="utf-8")
+    for path in (*(COURSE / "tests" / name for name in ("check.py", "conftest.py", "curve.py")), ROOT / "tests" / "chain.py"):
+        pages[f"assignments/{path.name}"] = path.read_text(encoding="utf-8")
     (out / "assignments").mkdir(parents=True)
     for name, text in {**written, **pages}.items():
         (out / name).write_text(text, encoding="utf-8")

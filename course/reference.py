@@ -1,11 +1,13 @@
-"""The reference runs behind the handouts' "what you should see": short runs on the toy world, right and wrong.
+"""The reference runs behind the handouts' "what you should see": twenty steps, right and wrong.
 
-    python course/reference.py --bi runs/seed0/bi/last --toy runs/seed0/toy --trajectories runs/seed0/trajectories.jsonl \\
-        --out runs/course [--only rloo no-baseline]
+    python course/reference.py --out runs/course                       the chain of ten tokens: minutes
+    python course/reference.py --out runs/course-toy --bi runs/seed0/bi/last --toy runs/seed0/toy \\
+        --trajectories runs/seed0/trajectories.jsonl                   the toy world: an hour or two
+    ... --only rloo no-baseline
 
-Each run changes at most two functions of the project, in a copy of its files, and is made from the same BI model.
-Writes OUT/NAME/seedS/ for each run and OUT/reference.md, the table; a run that is there is not made again.
-When the toy world or its base model changes, run it again and put the table in course/reference.md.
+Each run changes one or two functions of the project, in a copy of its files. Writes OUT/reference.md; a run
+that is there is not made again. course/reference.md is the table of the first command. When the toy world or
+its base model changes, only the second has to be run again.
 """
 import argparse
 import json
@@ -15,12 +17,13 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-from catalogue import definitions, sources
+from catalogue import COURSE, ROOT, definitions, sources
 
 RL = ("--steps 20 --eval-every 20 --prompts-per-step 16 --num-samples 4 --updates-per-rollout 1 --ratio sum --lr 1e-4 "
       "--schedule linear --warmup 2 --beta 0.05 --temperature 0.7 --max-new-tokens 300 --max-tokens 4096 --save-every 99")
-SFT = "--lr 2e-4 --schedule linear --epochs 1 --kl-on first --eval-every 20 --save-every 99"
-HOT = "--updates-per-rollout 4 --lr 2e-4"
+SFT = "--lr 2e-4 --kl-coef 0.1 --schedule linear --epochs 1 --kl-on first --eval-every 20 --save-every 99"
+HOT = "--updates-per-rollout 8 --lr 1e-2"          # on the toy world TOY_LR replaces it
+TOY_LR = "2e-4"
 NO_BASELINE = {"leave_one_out": "def leave_one_out(rewards):\n    return torch.zeros_like(rewards)\n"}
 UNCLIPPED = {"clipped_loss": """
     def clipped_loss(logp, logp_old, advantages, clip):
@@ -65,13 +68,13 @@ RUNS = {
                             "--baseline level --average batch", 1),
     "process-by-trajectory": ("rl_process", {}, "--baseline level --average trajectory", 1),
     "process-no-verdict": ("rl_process", NO_VERDICT, "--baseline level --average batch", 1),
-    "sft": ("sft", {}, "--kl-coef 0.1", 1),
-    "sft-no-mask": ("sft", {}, "--kl-coef 0.1 --no-mask", 1),
+    "sft": ("sft", {}, "", 1),
+    "sft-no-mask": ("sft", {}, "--no-mask", 1),
     "sft-no-kl": ("sft", {}, "--kl-coef 0", 1),
     "grpo": ("rl_outcome", GRPO, "", 3),
     "progress-bonus": ("rl_outcome", PROGRESS, "", 3),
-    "hacked": ("rl_outcome", HACKED, "--steps 40 --lr 2e-4 --beta 0", 1),
-    "cured": ("rl_outcome", CURED, "--steps 40 --lr 2e-4 --beta 0.05", 1),
+    "hacked": ("rl_outcome", HACKED, "--steps 40 --beta 0", 1),
+    "cured": ("rl_outcome", CURED, "--steps 40 --beta 0", 1),
 }
 COLUMNS = ("accuracy", "first_accuracy", "VA", "ER", "ICR", "trials", "finished", "tokens")
 
@@ -92,6 +95,36 @@ def changed(files, functions):
     return files
 
 
+def one_on_chain(name, args):
+    """Make a run on the chain with three seeds, if it is not there; its table is curve.py's output."""
+    script, functions, flags, _ = RUNS[name]
+    code, log = Path(args.out) / name / "code", Path(args.out) / name / "curve.txt"
+    if log.exists():
+        return
+    code.mkdir(parents=True, exist_ok=True)
+    helpers = {p.name: p.read_text(encoding="utf-8") for p in (COURSE / "tests" / "curve.py", ROOT / "tests" / "chain.py")}
+    for file, text in {**changed(sources(), functions), **helpers}.items():
+        (code / file).write_text(text, encoding="utf-8")
+    argv = [sys.executable, str(code / "curve.py"), script, *flags.split(), "--seeds", "3"]
+    found = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if found.returncode:
+        raise SystemExit(f"error: run {name}: {found.stderr[-500:]}")
+    log.write_text(found.stdout[found.stdout.index("up to step"):])
+
+
+def chain_table(args):
+    """Markdown: the first and the last five steps of each run, mean of three seeds."""
+    out = ""
+    for name, (script, functions, flags, _) in RUNS.items():
+        path = Path(args.out) / name / "curve.txt"
+        if path.exists():
+            lines = path.read_text().splitlines()
+            what = ", ".join(["changed " + " and ".join(f"`{f}`" for f in functions)] * bool(functions) + [f"`{flags}`"] * bool(flags))
+            out += f"\n**{name}** (`{script}.py`{', ' + what if what else ''})\n\n"
+            out += "".join(f"    {line}\n" for line in lines)
+    return out
+
+
 def one(name, seed, args):
     """Make one run, if it is not there."""
     script, functions, flags, _ = RUNS[name]
@@ -108,7 +141,7 @@ def one(name, seed, args):
         held_out = Path(args.out).resolve() / "held_out.jsonl"
         held_out.write_text("".join((toy / "test.jsonl").read_text().splitlines(True)[:args.held_out]))
         argv = ["--model", here(args.bi), "--data", f"{toy}/train.jsonl", "--eval-data", str(held_out), *RL.split()]
-    argv = [sys.executable, str(code / f"{script}.py"), *argv, *flags.split(), "--seed", str(seed), "--out", str(out), "--force"]
+    argv = [sys.executable, str(code / f"{script}.py"), *argv, *flags.replace("1e-2", TOY_LR).split(), "--seed", str(seed), "--out", str(out), "--force"]
     with open(out.parent / f"seed{seed}.log", "w") as log:
         subprocess.run(argv, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
@@ -137,17 +170,20 @@ def table(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for flag, text in (("--bi", "BI checkpoint"), ("--toy", "folder of toy.py"), ("--trajectories", "of sft.py build"),
-                       ("--out", "folder for the runs")):
-        parser.add_argument(flag, required=True, help=text)
+    parser.add_argument("--out", required=True, help="folder for the runs")
+    for flag, text in (("--bi", "BI checkpoint"), ("--toy", "folder of toy.py"), ("--trajectories", "of sft.py build")):
+        parser.add_argument(flag, help=f"{text}: makes the runs on the toy world instead of the chain")
     parser.add_argument("--held-out", type=int, default=200, help="test problems of the evaluations (200)")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS), help="these runs (all)")
     args = parser.parse_args()
     Path(args.out).mkdir(parents=True, exist_ok=True)
-    for seed in range(3):                               # first one seed of everything
+    for seed in range(3 if args.toy else 1):                # first one seed of everything
         for name in [name for name in args.only if seed < RUNS[name][3]]:
-            one(name, seed, args)
-            (Path(args.out) / "reference.md").write_text(table(args))
+            if args.toy:
+                one(name, seed, args)
+            else:
+                one_on_chain(name, args)
+            (Path(args.out) / "reference.md").write_text(table(args) if args.toy else chain_table(args))
             print(name, seed, flush=True)
 
 

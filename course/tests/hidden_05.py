@@ -8,10 +8,11 @@ from test_05 import LOGITS, choose
 @pytest.mark.assignment(5, points=2)
 def test_temperature():
     """the temperature divides the logits"""
-    got = choose([0.16, 0.17, 0.2, 0.8, 0.84], 0.5)         # probabilities 1/6, 4/6, 1/6: the CDF is .1667, .8333, 1
-    same(got, [0, 1, 1, 1, 2], "u = .16, .17, .2, .8, .84 at T = 1/2, where the CDF is .1667, .8333, 1", [
-        (choose_like([0.25, 0.75], [0.16, 0.17, 0.2, 0.8, 0.84]), "The temperature is not used."),
-        (choose_like([0.2929, 0.7071], [0.16, 0.17, 0.2, 0.8, 0.84]), "You multiply by the temperature; it divides.")])
+    uniforms = [0.16, 0.2, 0.27, 0.72, 0.8, 0.84]
+    got = choose(uniforms, 0.5)                 # probabilities 1/6, 4/6, 1/6: the CDF is .1667, .8333, 1
+    same(got, [0, 1, 1, 1, 1, 2], "u = .16, .2, .27, .72, .8, .84 at T = 1/2, where the CDF is .1667, .8333, 1", [
+        (choose_like([0.25, 0.75], uniforms), "The temperature is not used."),
+        (choose_like([0.2929, 0.7071], uniforms), "You multiply by the temperature; it divides.")])
 
 
 def choose_like(cdf, uniforms):

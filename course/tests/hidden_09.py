@@ -56,6 +56,21 @@ def test_over_the_run():
         (2.0, "This is the sum.")])
 
 
+@pytest.mark.assignment(9, points=2)
+def test_own():
+    """own: the mean of the others"""
+    table = student("rl_process").ContextBaseline(least=1)
+    table.update([(), (), ()], [1, -1, -1])
+    same([table.mean((), 1), table.mean((), own=-1), table.mean(())], [-1.0, 0.0, -1 / 3], "means of 1 -1 -1 without a 1, "
+         "without a -1, and of all", [
+             ([-1 / 3] * 3, "The mean contains the action's own reward, though `own` names it: leave it out."),
+             ([-2 / 3, 0.0, -1 / 3], "Without its own reward the sum is divided by the count of all: there is one fewer.")])
+    table.update([(1,)], [1])
+    same([table.mean((1,), 1), table.mean((1,))], [0.0, 1.0], "means of a context met once, without it and with it", [
+        ([1.0, 1.0], "The mean contains the action's own reward, though `own` names it: leave it out.")])
+    same(table.mean(()), -1 / 3, "the mean of all, asked again: `own` must not change the table")
+
+
 @pytest.mark.assignment(9, points=3)
 def test_checkpoint():
     """state_dict and load_state_dict carry the table through torch.save"""

@@ -59,9 +59,11 @@ class ContextBaseline:
             self.counts[context] = self.counts.get(context, 0) + 1
             self.sums[context] = self.sums.get(context, 0) + reward
 
-    def mean(self, context):
-        count = self.counts.get(context, 0)
-        return self.sums[context] / count if count >= self.least else 0.0
+    def mean(self, context, own=None):
+        count, total = self.counts.get(context, 0), self.sums.get(context, 0)
+        if own is not None:
+            count, total = count - 1, total - own
+        return total / count if count >= self.least else 0.0
 
     def report(self, most=20):
         rows = sorted(self.counts, key=lambda c: -self.counts[c])[:most]
@@ -277,8 +279,11 @@ def reward_contexts(rewards):
     return [tuple(rewards[max(0, i - 1):i]) for i in range(len(rewards))]
 """}, "Only the last reward"),
     ("more than least", {"ContextBaseline": edit(TABLE, ("count >= self.least", "count > self.least"))}, "Off by one"),
-    ("sums", {"ContextBaseline": edit(TABLE, ("self.sums[context] / count", "self.sums[context] / 1"))}, "These are sums"),
-    ("no least", {"ContextBaseline": edit(TABLE, ("count >= self.least", "count"))}, "Below `least` actions"),
+    ("sums", {"ContextBaseline": edit(TABLE, ("return total / count", "return total / 1"))}, "These are sums"),
+    ("no least", {"ContextBaseline": edit(TABLE, ("if count >= self.least", "if count"))}, "Below `least` actions"),
+    ("own divides by all", {"ContextBaseline": edit(TABLE, ("count - 1, total - own", "count, total - own"))},
+     "divided by the count of all"),
+    ("own ignored", {"ContextBaseline": edit(TABLE, ("own is not None", "False"))}, "contains the action's own reward"),
     ("the last batch only", {"ContextBaseline": edit(TABLE, ("        for context, reward in zip",
      "        self.counts, self.sums = {}, {}\n        for context, reward in zip"))}, "Only the last"),
     ("shared state", {"ContextBaseline": edit(TABLE, ('"counts": dict(self.counts), "sums": dict(self.sums)',

@@ -34,6 +34,14 @@ def mistakes(ratio, advantage):
             (-torch.minimum(free, clipped).mean(), "One number for each response is wanted, not their mean.")]
 
 
+@pytest.mark.assignment(7, points=1)
+def test_no_advantage():
+    """where A = 0 there is no loss"""
+    value, _ = loss([1.5, 1.0, 0.5], [0.0, 0.0, 0.0])
+    shape(value, [3], "clipped_loss of 3 responses")
+    same(value.abs(), [0.0, 0.0, 0.0], "clipped_loss where the advantage is 0")
+
+
 @pytest.mark.assignment(7, points=3)
 def test_ratio_one():
     """before the first update the ratio is 1, and the loss is -A"""
