@@ -22,8 +22,7 @@ from catalogue import COURSE, ROOT, definitions, sources
 RL = ("--steps 20 --eval-every 20 --prompts-per-step 16 --num-samples 4 --updates-per-rollout 1 --ratio sum --lr 1e-4 "
       "--schedule linear --warmup 2 --beta 0.05 --temperature 0.7 --max-new-tokens 300 --max-tokens 4096 --save-every 99")
 SFT = "--lr 2e-4 --kl-coef 0.1 --schedule linear --epochs 1 --kl-on first --eval-every 20 --save-every 99"
-HOT = "--updates-per-rollout 8 --lr 1e-2"          # on the toy world TOY_LR replaces it
-TOY_LR = "2e-4"
+HOT = "--updates-per-rollout 8"
 NO_BASELINE = {"leave_one_out": "def leave_one_out(rewards):\n    return torch.zeros_like(rewards)\n"}
 UNCLIPPED = {"clipped_loss": """
     def clipped_loss(logp, logp_old, advantages, clip):
@@ -54,13 +53,11 @@ SCORE_HEAD = """
 PROGRESS = {"score": SCORE_HEAD + "        t.reward += 1.0 * (solves(t)[-1] - solves(t)[0])\n        return t\n"}
 HACKED = {"score": SCORE_HEAD + "        t.reward += 0.5 * sum(judged)\n        return t\n"}
 CURED = {"score": SCORE_HEAD + "        t.reward += 0.5 * sum(judged) / max(1, len(judged))\n        return t\n"}
-CUT_COUNTS = {"score": SCORE_HEAD.replace("if solves(t)[-1] and t.finished", "if solves(t)[-1]") + "        return t\n"}
 # name: (script, changed functions, flags, seeds)
 RUNS = {
     "rloo": ("rl_outcome", {}, "", 3),
     "no-baseline": ("rl_outcome", NO_BASELINE, "", 1),
     "no-temperature": ("rl_outcome", NO_TEMPERATURE, "", 1),
-    "cut-counts": ("rl_outcome", CUT_COUNTS, "", 1),
     "clip": ("rl_outcome", {}, HOT, 1),
     "no-clip": ("rl_outcome", UNCLIPPED, HOT, 1),
     "process": ("rl_process", {}, "--baseline level --average batch", 1),
@@ -141,7 +138,7 @@ def one(name, seed, args):
         held_out = Path(args.out).resolve() / "held_out.jsonl"
         held_out.write_text("".join((toy / "test.jsonl").read_text().splitlines(True)[:args.held_out]))
         argv = ["--model", here(args.bi), "--data", f"{toy}/train.jsonl", "--eval-data", str(held_out), *RL.split()]
-    argv = [sys.executable, str(code / f"{script}.py"), *argv, *flags.replace("1e-2", TOY_LR).split(), "--seed", str(seed), "--out", str(out), "--force"]
+    argv = [sys.executable, str(code / f"{script}.py"), *argv, *flags.split(), "--seed", str(seed), "--out", str(out), "--force"]
     with open(out.parent / f"seed{seed}.log", "w") as log:
         subprocess.run(argv, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
