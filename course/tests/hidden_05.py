@@ -66,4 +66,4 @@ def test_rows_and_copies():
     """every row has its own logits and uniform; the copies are the same"""
     logits = torch.stack([LOGITS, LOGITS.flip(0) * 0, torch.tensor([9.0, 0.0, 0.0])])
     uniforms = torch.tensor([0.3, 0.9, 0.5], dtype=torch.float64)
-    copies("choose", ("rl_outcome", "rl_process"), lambda f: f(logits, uniforms, 1.0), [1, 2, 0])
+    copies("choose", ("rl_outcome", "rl_process", "sample"), lambda f: f(logits, uniforms, 1.0), [1, 2, 0])

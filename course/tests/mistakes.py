@@ -212,6 +212,7 @@ def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
      "The CDF is float32"),
     ("off by one", {"choose": edit(CHOOSE, ("right=True)[:, 0]", "right=True)[:, 0] + 1"))}, "Off by one"),
     ("the left side", {"choose": edit(CHOOSE, ("right=True", "right=False"))}, "cdf[i-1] <= u < cdf[i]"),
+    ("a copy forgotten", {"choose": CHOOSE}, "A copy was forgotten", ("rl_process.py",)),
     ("greedy always", {"choose": "def choose(logits, uniforms, temperature):\n    return logits.argmax(-1)\n"},
      "This is greedy"),
 ], 6: [
