@@ -231,7 +231,7 @@ def clipped_loss(logp, logp_old, advantages, clip):
 
 
 def per_action(logp, batch, ratio):
-    """Token log-probs [N] of trajectories -> [A], the mean or the sum over each action."""
+    """Token log-probs [N] of trajectories -> [A], mean or sum over each action; owner -1: a token of none."""
     first = np.cumsum([0] + [len(t.rewards) for t in batch]).tolist()
     owners = [f + o if o >= 0 else first[-1] for t, f in zip(batch, first) for o in t.owner]
     owners = torch.tensor(owners, device=logp.device)
