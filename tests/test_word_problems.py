@@ -152,7 +152,7 @@ def test_variants_keep_text_and_equation(words):
 
 def test_bad_csv(words, tmp_path):
     write_csv(tmp_path / "train.csv", [["q number0", "5.0", "+ number0", 5.0]])
-    with pytest.raises(words.InputError, match=r"train\.csv:2: not a problem"):
+    with pytest.raises(words.InputError, match=r"train\.csv:2: no problem"):
         words.read_csv(tmp_path / "train.csv", "s")
 
 
@@ -257,7 +257,7 @@ def test_teacher_writes_a_check_for_each_whole_answer(words, tmp_path):
 
 # ---------------------------------------------------------------- the recipe
 
-SIZES = {"EPOCHS": "40", "BASE_LR": "1e-2", "BI_LR": "1e-2", "RL_LR": "1e-4", "DTYPE": "fp32", "TOKENS": "16384",
+SIZES = {"EPOCHS": "40", "BI_EPOCHS": "60", "BASE_LR": "1e-2", "BI_LR": "1e-2", "RL_LR": "1e-4", "DTYPE": "fp32", "TOKENS": "16384",
          "OMP_NUM_THREADS": "1"}
 
 
