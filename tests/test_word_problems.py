@@ -1,5 +1,6 @@
 """recipes/word_problems: converter and teacher against values worked out by hand, and the recipe end to end."""
 import csv
+import doctest
 import importlib.util
 import json
 import os
@@ -53,7 +54,8 @@ def data(words, tmp_path_factory):
             value = words.work_out(words.read_equation(equation), list(map(str, numbers)))[0]
             rows.append([question.replace("{}", thing), " ".join(f"{n}.0" for n in numbers), equation, float(value)])
     write_csv(folder / "train.csv", rows)
-    write_csv(folder / "dev.csv", [[row[0].replace("Ann", "Bob").replace("Of ", "From "), *row[1:]] for row in rows[:8]])
+    other = [[row[0].replace("Ann", "Bob").replace("Of ", "From "), *row[1:]] for row in rows[:8]]
+    write_csv(folder / "dev.csv", other)
     return folder
 
 
@@ -71,6 +73,16 @@ def convert(words, monkeypatch, tmp_path):
 
 
 # ---------------------------------------------------------------- equations and problems
+
+def test_worked_examples(words):
+    assert doctest.testmod(words).failed == 0
+
+
+def test_lines_and_functions_are_short(repo, words):
+    folder = repo / "recipes" / "word_problems"
+    assert max(map(len, (folder / "word_problems.py").read_text().splitlines())) < 100
+    assert max(map(len, (folder / "run.sh").read_text().splitlines())) <= 110
+
 
 @pytest.mark.parametrize("equation, numbers, value, steps", [
     ("+ number0 number1", "51 25", 76, "51 + 25 = 76."),
@@ -132,7 +144,8 @@ def test_sides(convert):
     assert {side: len(text[side]) for side in sides} == {"test": 10, "val": 7, "base": 51, "train": 32, "svamp": 1}
     fewer = convert(rows[:50], [rows[-1]])                      # a problem stays on its side whatever else is there
     for side in ("test", "val"):
-        assert {r["problem"] for r in fewer[side]} == {r["problem"] for r in sides[side] if int(r["id"][6:]) < 52}
+        kept = {r["problem"] for r in sides[side] if int(r["id"][6:]) < 52}
+        assert {r["problem"] for r in fewer[side]} == kept
 
 
 def test_variants_keep_text_and_equation(words):
@@ -197,7 +210,8 @@ def test_confirmative_checks(words, equation, numbers, answer, check):
     ("* number0 number1", "0 0")])
 def test_no_check_where_none_is_whole(words, equation, numbers):
     gold = words.work_out(words.read_equation(equation), numbers.split())[0]
-    assert words.confirmative({"equation": equation, "numbers": numbers.split(), "answer": str(gold)}, int(gold)) is None
+    row = {"equation": equation, "numbers": numbers.split(), "answer": str(gold)}
+    assert words.confirmative(row, int(gold)) is None
 
 
 STATEMENT = re.compile(r"(-?\d+) ([-+*/]) \(?(-?\d+)\)? = (-?\d+)(?: remainder (-?\d+))?\.")
@@ -271,7 +285,8 @@ def test_stages_0_and_1_on_a_tiny_model(words, repo, data, tiny_qwen2, tmp_path,
 
     recipe = "recipes/word_problems/word_problems.py"
     script(recipe, "--train", data / "train.csv", "--svamp", data / "dev.csv", "--out", tmp_path, "--variants", 1)
-    script("sft.py", "build", "--original-solutions", "--samples", tmp_path / "base.jsonl", "--out", tmp_path / "o.jsonl")
+    script("sft.py", "build", "--original-solutions", "--samples", tmp_path / "base.jsonl",
+           "--out", tmp_path / "o.jsonl")
     script("sft.py", "train", "--model", tiny_qwen2, "--data", tmp_path / "o.jsonl", "--out", tmp_path / "base",
            "--kl-coef", 0, "--epochs", 25, "--batch-size", 16, "--lr", "1e-2", "--schedule", "linear", "--held-out", 0)
     script("sample.py", "--model", tmp_path / "base" / "last", "--data", tmp_path / "train.jsonl", "--num-samples", 5,
@@ -289,6 +304,15 @@ def test_stages_0_and_1_on_a_tiny_model(words, repo, data, tiny_qwen2, tmp_path,
            "--out", tmp_path / "bi", "--epochs", 1, "--kl-coef", 0.1, "--kl-on", "first", "--held-out", 0)
     signal.signal(signal.SIGINT, handler)
     assert (tmp_path / "bi" / "last" / "config.json").exists()
+
+
+@pytest.mark.parametrize("flag, folder, message", [("--fats", "data", "usage"), ("--fast", "none", "git clone")])
+def test_the_run_file_refuses_in_one_line(repo, data, tmp_path, flag, folder, message):
+    env = {**os.environ, "DATA": str(data if folder == "data" else tmp_path), "OUT": str(tmp_path)}
+    found = subprocess.run(["bash", "recipes/word_problems/run.sh", flag], cwd=repo, env=env,
+                           capture_output=True, text=True)
+    assert found.returncode == 2 and message in found.stderr and found.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

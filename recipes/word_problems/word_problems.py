@@ -6,15 +6,15 @@ r"""Grade-school word problems with equations: problem files, worked solutions a
 Reads  CSV files of github.com/arkilpatel/SVAMP (MIT): Question, Numbers, Equation, Answer, as in
        "Ann has number0 pens , buys number1 . How many now ?", "3.0 2.0", "+ number0 number1", 5.0
 Writes OUT/{base, train, val, test, svamp}.jsonl: problem, answer, level (operations +
-       distractors), subject (source), solution `3 + 2 = 5. \boxed{5}`, and equation and numbers for the teacher;
-       or the checks of a samples file for sft.py build: {id, problem, answer, kind, verification}.
+       distractors), subject (source), solution `3 + 2 = 5. \boxed{5}`; equation and numbers for the
+       teacher; or checks for sft.py build: {id, problem, answer, kind, verification}.
 
 Kept are problems of at most two operations whose equation gives the stated, whole, non-negative
 answer. A problem's side is a hash of its words without the numbers: it never changes, and no text
 stands on two sides. 1 of 10 goes to val and to test each, 5 to base (SFT of the base model), 3 to
 train (stage 0 and RL: problems that the base has not learnt by heart). Base and train also get
 --variants of each problem, with other numbers: 1,200 problems teach a small model too little
-arithmetic. What SVAMP says too is nowhere else.
+arithmetic. No text of SVAMP is on another side.
 
 Map: equations - problems - the teacher - main.
 """
