@@ -6,7 +6,7 @@ r"""Grade-school word problems with equations: problem files, worked solutions a
 Reads  CSV files of github.com/arkilpatel/SVAMP (MIT): Question, Numbers, Equation, Answer, as in
        "Ann has number0 pens , buys number1 . How many now ?", "3.0 2.0", "+ number0 number1", 5.0
 Writes OUT/{base, train, val, test, svamp}.jsonl: problem, answer, level (operations +
-       distractors), subject (source), solution `3 + 2 = 5. \boxed{5}`; equation and numbers for the
+       distractors), subject (source), solution `3 + 2 = 5. \boxed{5}`; equation, numbers for the
        teacher; or checks for sft.py build: {id, problem, answer, kind, verification}.
 
 Kept are problems of at most two operations whose equation gives the stated, whole, non-negative
