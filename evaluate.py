@@ -71,8 +71,7 @@ class Scored:
 def load(files, intersect=False):
     """{name: samples file} -> {name: [row]}, the same problems in the same order for every model."""
     samples = {name: models.read_problems(path, samples=True) for name, path in files.items()}
-    found = {name: {(row["id"], row["problem"], row["answer"]): row for row in rows}
-             for name, rows in samples.items()}
+    found = {name: {(r["id"], r["problem"], r["answer"]): r for r in rows} for name, rows in samples.items()}
     base, first = next(iter(found.items()))
     common = [key for key in first if all(key in rows for rows in found.values())]
     for name, rows in found.items():

@@ -191,13 +191,10 @@ def has_fixed_rope(config):
     return "dynamic" not in rope and "longrope" not in rope
 
 
-# Same as rl_outcome.choose
+# Same in rl_outcome, rl_process
 def choose(logits, uniforms, temperature):
-    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B].
-
-    The CDF is float64: in float32 most of a large vocabulary adds less than a rounding error, so that those
-    tokens could never be drawn.
-    """
+    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B]. The
+    CDF is float64: in float32 most tokens of a large vocabulary would be rounded away and never drawn."""
     if temperature == 0:
         return logits.argmax(-1)
     cdf = (logits / temperature).softmax(-1).to(uniforms.dtype).cumsum(-1)
