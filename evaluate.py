@@ -249,7 +249,7 @@ def tables(report):
         rows = ([n.replace("_", " "), *(cell(n, m.get(n)) for m in data.values())] for n in names)
         return [["", *data], *rows]
     found, gains, base = report["models"], report["differences"], report["against"]
-    every = sorted(dict.fromkeys(n for m in found.values() for n in m), key=lambda name: "=" in name)  # parts last
+    every = sorted(dict.fromkeys(n for m in found.values() for n in m), key=lambda name: "=" in name)
     titles = {name: name.removesuffix("_accuracy") for name in SUMMARY}
     titles |= {f"level={x} final_accuracy": f"L{x}" for x in report["levels"]} | {"gain": f"final − {base}"}
     rows = {model: {**m, "gain": gains.get(model, {}).get("final_accuracy")} for model, m in found.items()}

@@ -35,6 +35,18 @@ ONLINE = ("running", "batch", "level", "rloo")
 OFFLINE = ("bin-position", "bin-context", "context")
 
 
+def add_credit_flags(add):
+    """The flags of (4) to (6). --baseline running: over the run and this batch; batch: this batch only; level:
+    a group per problem level too; rloo: leave-one-out by place (SPOC, arXiv 2506.06923)."""
+    add("--baseline", choices=ONLINE + OFFLINE, help="group of (4) (running; with --offline bin-position)")
+    # As part of a right *incorrect* verdict the stop token shares its +1, though ending there is wrong.
+    add("--end-token", choices=("verify", "own", "free"), default="verify",
+        help="the stop token: part of the last action, an action with reward R_o, or in no action")
+    add("--average", choices=("trajectory", "batch"), default="trajectory",
+        help="mean over each trajectory's actions first (6): short ones weigh more; or over all alike")
+    add("--bonus", action="store_true", help="the released code's doublings of R - b")
+
+
 def parse_args(argv=None):
     parser = models.Parser(__doc__)
     add, count, share, rate = parser.add_argument, number(int, 1), number(float, 0, 1), number(float, 0)
@@ -61,16 +73,7 @@ def parse_args(argv=None):
     # Of hundreds of tokens the product in r leaves the clip range after one update: so "mean", as in the
     # released code; "sum" is the equation to the letter.
     add("--ratio", choices=("mean", "sum"), default="mean", help="log-ratio: mean over tokens, or sum")
-    # (4) running: over the run and this batch; batch: this batch only; level: a group per problem level too;
-    # rloo: leave-one-out by place (SPOC, arXiv 2506.06923); offline also by tenths of the sampled accuracy
-    add("--baseline", choices=ONLINE + OFFLINE, help="group of (4) (running; with --offline bin-position)")
-    # As part of a right *incorrect* verdict the stop token shares its +1, though ending there is wrong.
-    add("--end-token", choices=("verify", "own", "free"), default="verify",
-        help="the stop token: part of the last action, an action with reward R_o, or in no action")
-    # (6) weighs the actions of short trajectories more, which also rewards stopping early.
-    add("--average", choices=("trajectory", "batch"), default="trajectory",
-        help="mean over the actions of a trajectory, then over trajectories (6), or over all actions")
-    add("--bonus", action="store_true", help="the released code's doublings of R - b")
+    add_credit_flags(add)
     # optimizer
     add("--lr", type=rate, default=5e-7, help="learning rate of AdamW (5e-7)")
     add("--schedule", choices=("constant", "linear"), default="constant", help="linear: down to 0 (constant)")

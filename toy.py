@@ -198,7 +198,7 @@ def write_world(args) -> None:
         print(f"{out}/{side}.jsonl: {len(rows[side])} problems")
 
 
-def show() -> None:
+def show_world() -> None:
     """One problem of each level and family, with both kinds of check of an answer that is 2 too large."""
     rng = random.Random("show")
     for level in LEVELS:
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=CHECKS, default="confirmative", help="way of checking")
     args = parser.parse_args()
     if args.show:
-        return show()
+        return show_world()
     if not args.out:
         raise models.InputError("--out is needed")
     if args.verify:
