@@ -36,7 +36,7 @@ OFFLINE = ("bin-position", "bin-context", "context")
 
 
 def add_credit_flags(add):
-    """The flags of (4) to (6). --baseline running: over the run and this batch; batch: this batch only; level:
+    """The flags of (4) to (6). --baseline running: over run and batch; batch: this batch only; level:
     a group per problem level too; rloo: leave-one-out by place (SPOC, arXiv 2506.06923)."""
     add("--baseline", choices=ONLINE + OFFLINE, help="group of (4) (running; with --offline bin-position)")
     # As part of a right *incorrect* verdict the stop token shares its +1, though ending there is wrong.
