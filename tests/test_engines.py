@@ -1,7 +1,6 @@
-"""The files and rewards in engines that sample or train elsewhere, against the real packages: vLLM's batch runner,
-the types of the `openai` package, verl's loader. None is a requirement: without it its tests are skipped.
-
-    recipes/trl/.venv/bin/python -m pytest tests/test_engines.py           # openai; recipes/trl/README.md has the rest
+"""The files and rewards in engines that sample or train elsewhere, against the real packages: vLLM's
+batch runner, the types of the `openai` package, verl's loader. None is a requirement: without it its tests
+are skipped. recipes/trl/README.md says how to install them.
 """
 import json
 import os
@@ -23,8 +22,9 @@ def exported(tmp_path, run_script):
     """exported(model) -> the lines that --export-prompts writes for two problems, two samples each."""
     def export(model):
         (tmp_path / "p.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROBLEMS))
-        done = run_script("sample.py", "--model", model, "--data", "p.jsonl", "--num-samples", 2, "--temperature",
-                          0.7, "--max-new-tokens", 50, "--seed", 3, "--export-prompts", "prompts.jsonl")
+        done = run_script("sample.py", "--model", model, "--data", "p.jsonl", "--num-samples", 2,
+                          "--temperature", 0.7, "--max-new-tokens", 50, "--seed", 3,
+                          "--export-prompts", "prompts.jsonl")
         assert done.returncode == 0, done.stderr
         lines = (tmp_path / "prompts.jsonl").read_text().splitlines()
         assert len(lines) == 2
@@ -37,8 +37,9 @@ def imported(tmp_path, run_script):
     """imported(model, lines) -> the samples that --import-responses makes of an engine's output lines."""
     def take(model, lines, fails=False):
         (tmp_path / "out.jsonl").write_text("".join(line + "\n" for line in lines))
-        done = run_script("sample.py", "--model", model, "--data", "p.jsonl", "--num-samples", 2, "--temperature",
-                          0.7, "--import-responses", "out.jsonl", "--out", "s.jsonl", "--force")
+        done = run_script("sample.py", "--model", model, "--data", "p.jsonl", "--num-samples", 2,
+                          "--temperature", 0.7, "--import-responses", "out.jsonl", "--out", "s.jsonl",
+                          "--force")
         assert done.returncode == (2 if fails else 0), done.stderr
         return done.stderr if fails else [json.loads(line) for line in open(tmp_path / "s.jsonl")]
     return take
@@ -74,7 +75,8 @@ def test_vllm_reads_our_prompts(batch, exported, tiny_qwen2):
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     for line, problem in zip(exported(tiny_qwen2), PROBLEMS):
         request = batch.BatchRequestInput.model_validate_json(line)
-        assert (request.custom_id, request.method, request.url) == (problem["id"], "POST", "/v1/chat/completions")
+        assert (request.custom_id, request.method) == (problem["id"], "POST")
+        assert request.url == "/v1/chat/completions"
         body = request.body
         assert type(body) is ChatCompletionRequest and not body.model_extra
         assert [turn["role"] for turn in body.messages] == ["system", "user"]
@@ -83,7 +85,7 @@ def test_vllm_reads_our_prompts(batch, exported, tiny_qwen2):
         assert (params.n, params.temperature, params.max_tokens, params.seed) == (2, 0.7, 50, 3)
         assert (params.top_p, params.top_k, params.min_p, params.repetition_penalty) == (1, 0, 0, 1)
         assert not params.stop and not params.ignore_eos
-        stops = json.loads(line)["body"].get("stop_token_ids", [])      # vLLM's own field: the tokenizer's end tokens
+        stops = json.loads(line)["body"].get("stop_token_ids", [])      # vLLM's own field
         assert set(params.stop_token_ids) == set(stops)
 
 
@@ -150,7 +152,8 @@ def test_openai_types_take_our_prompts(openai, exported, request, kind):
         row = json.loads(line)
         assert (row["custom_id"], row["method"]) == (problem["id"], "POST")
         assert row["url"] == {"chat": "/v1/chat/completions", "plain": "/v1/completions"}[kind]
-        strict.validate_python({name: value for name, value in row["body"].items() if name != "stop_token_ids"})
+        row["body"].pop("stop_token_ids", None)
+        strict.validate_python(row["body"])
 
 
 def test_openai_batches_know_our_urls(openai):
@@ -227,13 +230,13 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("prefix", ["reward.", ""])
 def test_verl_loads_our_reward_from_another_folder(tmp_path, prefix):
-    """verl's own configuration, loader and reward manager, with the settings that README shows (and those of older
-    releases, which 0.9 still translates). The last value is what it cannot know: that response was cut off."""
+    """verl's own configuration, loader and reward manager, with the settings that README shows (and those of
+    older releases, which 0.9 still translates). What it cannot know: the last response was cut off."""
     pytest.importorskip("verl", reason="verl is not installed (it is not a requirement)")
     settings = [f"{prefix}custom_reward_function.path={REPO / 'verifier.py'}",
                 f"{prefix}custom_reward_function.name=compute_score"]
-    done = subprocess.run([sys.executable, "-c", VERL, *settings], cwd=tmp_path, capture_output=True, text=True,
-                          timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run([sys.executable, "-c", VERL, *settings], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()[-4:]
     assert lines[0].endswith("[1.0, -1.0, -1.0]") and lines[1:] == ["1.0", "-1.0", "1.0"]
@@ -244,7 +247,8 @@ import sys
 from transformers import AutoTokenizer
 from omegaconf import OmegaConf
 from verl.utils.dataset.rl_dataset import RLHFDataset
-config = OmegaConf.create({"cache_dir": "cache", "max_prompt_length": 200, "filter_overlong_prompts_workers": 1})
+config = OmegaConf.create({"cache_dir": "cache", "max_prompt_length": 200,
+                           "filter_overlong_prompts_workers": 1})
 data = RLHFDataset(sys.argv[1], AutoTokenizer.from_pretrained(sys.argv[2]), config)
 for row in data:
     print(row["reward_model"]["ground_truth"], row["data_source"], [t["role"] for t in row["raw_prompt"]])
@@ -257,7 +261,8 @@ def test_verl_reads_our_problems(tmp_path, run_script, tiny_qwen2):
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROBLEMS))
     done = run_script("recipes/trl/to_verl.py", "--data", "p.jsonl", "--out", "verl.jsonl")
     assert done.returncode == 0, done.stderr
-    done = subprocess.run([sys.executable, "-c", VERL_DATA, "verl.jsonl", tiny_qwen2], cwd=tmp_path, timeout=600,
-                          capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run([sys.executable, "-c", VERL_DATA, "verl.jsonl", tiny_qwen2], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[-2:] == ["80 s2r ['system', 'user']", "2 s2r ['system', 'user']"]

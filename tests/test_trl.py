@@ -1,5 +1,5 @@
-"""The rewards in another engine: TRL's trainers take verifier.reward_func, for real, on a tiny model; and the recipe
-of recipes/trl, on two processes. TRL is no requirement of this project: without it these tests are skipped.
+"""The rewards in another engine: TRL's trainers take verifier.reward_func, for real, on a tiny model; and
+the recipe of recipes/trl on two processes. TRL is no requirement: without it these tests are skipped.
 
     python -m venv recipes/trl/.venv && recipes/trl/.venv/bin/pip install -r recipes/trl/requirements.txt
     recipes/trl/.venv/bin/python -m pytest tests/test_trl.py
@@ -28,12 +28,14 @@ ENDLESS = {2: {ONE: 1}, ONE: {WAIT: 1}, WAIT: {WAIT: 1}}        # a right answer
 def make_trainer(kind, folder, out, reward_func, answers, **settings):
     """A trainer whose every prompt asks for one of the answers in turn."""
     from datasets import Dataset
-    data = Dataset.from_dict({"prompt": [[{"role": "user", "content": "Q"}]] * len(answers), "answer": answers})
+    prompts = [[{"role": "user", "content": "Q"}]] * len(answers)
+    data = Dataset.from_dict({"prompt": prompts, "answer": answers})
     config = getattr(trl, f"{kind}Config")(**{
         **dict(output_dir=str(out), use_cpu=True, bf16=False, report_to=[], save_strategy="no", max_steps=2,
                per_device_train_batch_size=8, num_generations=4, max_completion_length=16, temperature=0.7,
                learning_rate=1e-2, logging_steps=1, disable_tqdm=True, seed=0), **settings})
-    return getattr(trl, f"{kind}Trainer")(model=folder, args=config, train_dataset=data, reward_funcs=reward_func)
+    trainer = getattr(trl, f"{kind}Trainer")
+    return trainer(model=folder, args=config, train_dataset=data, reward_funcs=reward_func)
 
 
 @pytest.mark.parametrize("kind", ["RLOO", "GRPO"])
@@ -88,9 +90,11 @@ def watch(trainer, seen):
 
     def watched(inputs):
         out = original(inputs)
-        rows = [rl_outcome.Trajectory({}, p[m.bool()].tolist(), i[n.bool()].tolist(), True) for p, m, i, n in zip(
-            out["prompt_ids"], out["prompt_mask"], out["completion_ids"], out["completion_mask"])]
-        seen.append((out, rows, {name: w.detach().clone() for name, w in trainer.model.named_parameters()}))
+        names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+        rows = [rl_outcome.Trajectory({}, p[m.bool()].tolist(), i[n.bool()].tolist(), True)
+                for p, m, i, n in zip(*(out[name] for name in names))]
+        weights = {name: w.detach().clone() for name, w in trainer.model.named_parameters()}
+        seen.append((out, rows, weights))
         return out
     trainer._generate_and_score_completions = watched
 
@@ -105,8 +109,9 @@ class Gradient(transformers.TrainerCallback):
 
 
 def test_trl_makes_our_update_but_for_the_kl_of_the_other_responses(tmp_path):
-    """On TRL's own rollouts: log-probs at T = 0.7 and the clipped gradient are ours. Its advantage is (2) with one
-    more term, beta times the mean KL of the other responses: it subtracts the KL before the baseline."""
+    """On TRL's own rollouts: log-probs at T = 0.7 and the clipped gradient are ours. Its advantage is (2)
+    with one more term, beta times the mean KL of the other responses: it subtracts the KL before the
+    baseline."""
     folder, beta, rewards, seen, gradient = save_chain(tmp_path / "model"), 0.5, [], [], Gradient()
 
     def reward_func(prompts, completions, **columns):
@@ -146,8 +151,9 @@ def test_trl_makes_our_update_but_for_the_kl_of_the_other_responses(tmp_path):
 
 def launch(repo, *argv, processes=2):
     """The recipe's command, as README writes it."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes),
-               "--main_process_port", "0", str(repo / "recipes/trl/train.py"), *map(str, argv)]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes",
+               str(processes), "--main_process_port", "0", str(repo / "recipes/trl/train.py")]
+    command += map(str, argv)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=900, env=env)
 
@@ -157,8 +163,9 @@ def test_recipe_on_two_processes(tmp_path, repo, run_script):
     """Trains, and what it leaves goes straight into sample.py and evaluate.py."""
     folder, data = save_chain(tmp_path / "model"), save_problems(tmp_path / "p.jsonl")
     out = tmp_path / "run"
-    flags = ["--model", folder, "--data", data, "--out", out, "--steps", 6, "--prompts-per-step", 8, "--warmup", 0,
-             "--num-samples", 4, "--updates-per-rollout", 2, "--max-new-tokens", 16, "--lr", "3e-2", "--rows", 4]
+    flags = ["--model", folder, "--data", data, "--out", out, "--steps", 6, "--prompts-per-step", 8,
+             "--num-samples", 4, "--updates-per-rollout", 2, "--max-new-tokens", 16, "--lr", "3e-2",
+             "--warmup", 0, "--rows", 4]
     done = launch(repo, *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "2 process(es)" in done.stdout
@@ -169,18 +176,18 @@ def test_recipe_on_two_processes(tmp_path, repo, run_script):
     again = launch(repo, *flags)
     assert again.returncode != 0 and "--force overwrites it" in again.stderr
     for name, model in (("chain", folder), ("trl", out / "last")):
-        done = run_script("sample.py", "--model", model, "--data", data, "--out", f"{name}.jsonl", "--num-samples", 4,
-                          "--temperature", 0.7, "--max-new-tokens", 16)
+        done = run_script("sample.py", "--model", model, "--data", data, "--out", f"{name}.jsonl",
+                          "--num-samples", 4, "--temperature", 0.7, "--max-new-tokens", 16)
         assert done.returncode == 0, done.stderr
-    done = run_script("evaluate.py", "chain=chain.jsonl", "trl=trl.jsonl", "--metrics", f"trl={out}/metrics.jsonl",
-                      "--out", "report")
+    done = run_script("evaluate.py", "chain=chain.jsonl", "trl=trl.jsonl", "--out", "report",
+                      "--metrics", f"trl={out}/metrics.jsonl")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report/report.json").exists()
 
 
 def test_recipe_refuses_what_does_not_divide(tmp_path, repo):
     folder, data = save_chain(tmp_path / "model"), save_problems(tmp_path / "p.jsonl")
-    done = launch(repo, "--model", folder, "--data", data, "--out", tmp_path / "run", "--prompts-per-step", 3,
-                  "--num-samples", 3, "--updates-per-rollout", 2)
+    done = launch(repo, "--model", folder, "--data", data, "--out", tmp_path / "run",
+                  "--prompts-per-step", 3, "--num-samples", 3, "--updates-per-rollout", 2)
     assert done.returncode != 0 and "9 responses are no multiple" in done.stderr
     assert not (tmp_path / "run/last").exists()

@@ -13,8 +13,8 @@ import model as models  # noqa: E402
 
 def verl_row(problem, system=models.SYSTEM_PROMPT):
     """One problem -> one row. verl renders the turns with the model's own chat template."""
-    return {"data_source": "s2r",
-            "prompt": [{"role": "system", "content": system}, {"role": "user", "content": problem["problem"]}],
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": problem["problem"]}]
+    return {"data_source": "s2r", "prompt": turns,
             "reward_model": {"style": "rule", "ground_truth": problem["answer"]},
             "extra_info": {"index": problem["id"]}}
 
@@ -25,7 +25,7 @@ def main():
     parser.add_argument("--split", help="split of --data")
     parser.add_argument("--out", required=True, help="a .jsonl file")
     args = parser.parse_args()
-    models.write_jsonl(args.out, [verl_row(problem) for problem in models.read_problems(args.data, args.split)])
+    models.write_jsonl(args.out, map(verl_row, models.read_problems(args.data, args.split)))
 
 
 if __name__ == "__main__":
