@@ -55,7 +55,8 @@ def check_samples(rows):
 def choices(i, chat=True):
     """The choices of an answer to problem i, as plain data."""
     def content(text):
-        return {"message": {"role": "assistant", "content": text, "refusal": None}} if chat else {"text": text}
+        message = {"role": "assistant", "content": text, "refusal": None}
+        return {"message": message} if chat else {"text": text}
     return [{"index": j, "logprobs": None, "finish_reason": end, **content(text)}
             for j, (text, end) in enumerate(zip(TEXTS[i], ENDS[i]))]
 
