@@ -15,7 +15,8 @@ from pathlib import Path
 from catalogue import ASSIGNMENTS, COURSE, GRADED, ROOT, blank, places, sources
 
 ANSWERS = "\n## Answers\n"      # in a handout: from here on for teachers only
-EXTRA = ("run.sh", "test.sh", "setup.sh", "requirements.txt", "requirements-tests.txt", "requirements-dev.txt",
+EXTRA = ("run.sh", "test.sh", "setup.sh", "requirements.txt", "requirements-tests.txt",
+    "requirements-dev.txt",
          "requirements-plots.txt", "LICENSE", "toy_base")
 PYTEST = """[pytest]
 testpaths = assignments
@@ -31,7 +32,7 @@ model, on a laptop CPU, to check its answers.
 
     bash test.sh                                  set up .venv, then all public tests (a few seconds)
     bash test.sh assignments/test_06.py           the tests of assignment 6
-    .venv/bin/python assignments/curve.py rl_outcome    twenty training steps in a world of ten tokens, in seconds
+    .venv/bin/python assignments/curve.py rl_outcome    twenty training steps in a world of ten tokens
     bash run.sh --fast                            the whole pipeline, a smoke run
     bash run.sh                                   the whole pipeline, in full
 
@@ -48,7 +49,8 @@ A test may use 4 seconds; what you print there is thrown away.
 
 def handout(number, teacher):
     """The page of an assignment; without its answers for students."""
-    text = (COURSE / "assignments" / f"{number:02d}-{ASSIGNMENTS[number].name}.md").read_text(encoding="utf-8")
+    name = f"{number:02d}-{ASSIGNMENTS[number].name}.md"
+    text = (COURSE / "assignments" / name).read_text(encoding="utf-8")
     return text if teacher else text.partition(ANSWERS)[0].rstrip() + "\n"
 
 
@@ -72,8 +74,10 @@ def make(out, numbers, teacher=False):
     for n in numbers:
         pages[f"assignments/{n:02d}-{ASSIGNMENTS[n].name}.md"] = handout(n, teacher)
         if n in GRADED:
-            pages[f"assignments/test_{n:02d}.py"] = (COURSE / "tests" / f"test_{n:02d}.py").read_text(encoding="utf-8")
-    for path in (*(COURSE / "tests" / name for name in ("check.py", "conftest.py", "curve.py")), ROOT / "tests" / "chain.py"):
+            name = f"test_{n:02d}.py"
+            pages[f"assignments/{name}"] = (COURSE / "tests" / name).read_text(encoding="utf-8")
+    for path in (*(COURSE / "tests" / name for name in ("check.py", "conftest.py", "curve.py")),
+        ROOT / "tests" / "chain.py"):
         pages[f"assignments/{path.name}"] = path.read_text(encoding="utf-8")
     (out / "assignments").mkdir(parents=True)
     for name, text in {**written, **pages}.items():
@@ -86,7 +90,8 @@ def make(out, numbers, teacher=False):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder to make; must not exist or be empty")
     parser.add_argument("--assignments", type=int, nargs="+", choices=list(ASSIGNMENTS), metavar="N",
                         default=list(ASSIGNMENTS), help="1 to 14 (all)")

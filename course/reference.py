@@ -19,8 +19,10 @@ from textwrap import dedent
 
 from catalogue import COURSE, ROOT, definitions, sources
 
-RL = ("--steps 20 --eval-every 20 --prompts-per-step 16 --num-samples 4 --updates-per-rollout 1 --ratio sum --lr 1e-4 "
-      "--schedule linear --warmup 2 --beta 0.05 --temperature 0.7 --max-new-tokens 300 --max-tokens 4096 --save-every 99")
+RL = ("--steps 20 --eval-every 20 --prompts-per-step 16 --num-samples 4 --updates-per-rollout 1 --ratio sum "
+    "--lr 1e-4 "
+      "--schedule linear --warmup 2 --beta 0.05 --temperature 0.7 --max-new-tokens 300 --max-tokens 4096 "
+      "--save-every 99")
 SFT = "--lr 2e-4 --kl-coef 0.1 --schedule linear --epochs 1 --kl-on first --eval-every 20 --save-every 99"
 HOT = "--updates-per-rollout 8"
 NO_BASELINE = {"leave_one_out": "def leave_one_out(rewards):\n    return torch.zeros_like(rewards)\n"}
@@ -50,9 +52,11 @@ SCORE_HEAD = """
         t.reward = 1 if solves(t)[-1] and t.finished else -1
         judged = [r for a, r in zip(t.actions, t.rewards) if a.type == "verify"]
 """
-PROGRESS = {"score": SCORE_HEAD + "        t.reward += 1.0 * (solves(t)[-1] - solves(t)[0])\n        return t\n"}
-HACKED = {"score": SCORE_HEAD + "        t.reward += 0.5 * sum(judged)\n        return t\n"}
-CURED = {"score": SCORE_HEAD + "        t.reward += 0.5 * sum(judged) / max(1, len(judged))\n        return t\n"}
+PROGRESS = {"score": SCORE_HEAD + "        t.reward += 1.0 * (solves(t)[-1] - solves(t)[0])\n        "
+"return t\n"}
+HACKED = {"score": SCORE_HEAD + "        t.reward += 3 * sum(judged)\n        return t\n"}
+CURED = {"score": SCORE_HEAD + "        t.reward += 3 * sum(judged) / max(1, len(judged))\n        "
+    "return t\n"}
 # name: (script, changed functions, flags, seeds)
 RUNS = {
     "rloo": ("rl_outcome", {}, "", 3),
@@ -61,7 +65,8 @@ RUNS = {
     "clip": ("rl_outcome", {}, HOT, 1),
     "no-clip": ("rl_outcome", UNCLIPPED, HOT, 1),
     "process": ("rl_process", {}, "--baseline level --average batch", 1),
-    "process-no-baseline": ("rl_process", {"ContextBaseline.mean": "def mean(self, context):\n    return 0.0\n"},
+    "process-no-baseline": ("rl_process", {"ContextBaseline.mean": "def mean(self, context, own=None):\n    "
+        "return 0.0\n"},
                             "--baseline level --average batch", 1),
     "process-by-trajectory": ("rl_process", {}, "--baseline level --average trajectory", 1),
     "process-no-verdict": ("rl_process", NO_VERDICT, "--baseline level --average batch", 1),
@@ -70,8 +75,8 @@ RUNS = {
     "sft-no-kl": ("sft", {}, "--kl-coef 0", 1),
     "grpo": ("rl_outcome", GRPO, "", 3),
     "progress-bonus": ("rl_outcome", PROGRESS, "", 3),
-    "hacked": ("rl_outcome", HACKED, "--steps 40 --beta 0", 1),
-    "cured": ("rl_outcome", CURED, "--steps 40 --beta 0", 1),
+    "hacked": ("rl_outcome", HACKED, "--steps 60 --beta 0", 1),
+    "cured": ("rl_outcome", CURED, "--steps 60 --beta 0", 1),
 }
 COLUMNS = ("accuracy", "first_accuracy", "VA", "ER", "ICR", "trials", "finished", "tokens")
 
@@ -83,41 +88,46 @@ def changed(files, functions):
         owner, _, method = name.rpartition(".")
         for file, text in files.items():
             node = definitions(text).get(owner or method)
-            node = next((n for n in node.body if getattr(n, "name", None) == method), None) if node and owner else node
+            node = next((n for n in node.body if getattr(n, "name", None) == method),
+                None) if node and owner else node
             if node:
                 lines = text.split("\n")
-                body = ["" if not line else " " * node.col_offset + line for line in dedent(new).strip().split("\n")]
+                body = ["" if not line else " " * node.col_offset + line
+                    for line in dedent(new).strip().split("\n")]
                 lines[node.lineno - 1:node.end_lineno] = body
                 files[file] = "\n".join(lines)
     return files
 
 
 def one_on_chain(name, args):
-    """Make a run on the chain with three seeds, if it is not there; its table is curve.py's output."""
+    """Make a run on the chain, if it is not there; its table is curve.py's output."""
     script, functions, flags, _ = RUNS[name]
     code, log = Path(args.out) / name / "code", Path(args.out) / name / "curve.txt"
     if log.exists():
         return
     code.mkdir(parents=True, exist_ok=True)
-    helpers = {p.name: p.read_text(encoding="utf-8") for p in (COURSE / "tests" / "curve.py", ROOT / "tests" / "chain.py")}
+    helpers = {p.name: p.read_text(encoding="utf-8") for p in (COURSE / "tests" / "curve.py",
+        ROOT / "tests" / "chain.py")}
     for file, text in {**changed(sources(), functions), **helpers}.items():
         (code / file).write_text(text, encoding="utf-8")
-    argv = [sys.executable, str(code / "curve.py"), script, *flags.split(), "--seeds", "3"]
+    argv = [sys.executable, str(code / "curve.py"), script, *flags.split(), "--seeds", str(args.seeds)]
     found = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if found.returncode:
         raise SystemExit(f"error: run {name}: {found.stderr[-500:]}")
-    log.write_text(found.stdout[found.stdout.index("up to step"):])
+    log.write_text(f"{args.seeds}\n{found.stdout[found.stdout.index('up to step'):]}")
 
 
 def chain_table(args):
-    """Markdown: the first and the last five steps of each run, mean of three seeds."""
+    """Markdown: the tables of all runs, mean over seeds."""
     out = ""
     for name, (script, functions, flags, _) in RUNS.items():
         path = Path(args.out) / name / "curve.txt"
         if path.exists():
-            lines = path.read_text().splitlines()
-            what = ", ".join(["changed " + " and ".join(f"`{f}`" for f in functions)] * bool(functions) + [f"`{flags}`"] * bool(flags))
-            out += f"\n**{name}** (`{script}.py`{', ' + what if what else ''})\n\n"
+            seeds, *lines = path.read_text().splitlines()
+            what = ", ".join(["changed " + " and ".join(f"`{f}`"
+                for f in functions)] * bool(functions) + [f"`{flags}`"] * bool(flags))
+            count = f"mean of {seeds} seeds" if int(seeds) > 1 else "1 seed"
+            out += f"\n**{name}** (`{script}.py`{', ' + what if what else ''}; {count})\n\n"
             out += "".join(f"    {line}\n" for line in lines)
     return out
 
@@ -137,15 +147,18 @@ def one(name, seed, args):
     else:
         held_out = Path(args.out).resolve() / "held_out.jsonl"
         held_out.write_text("".join((toy / "test.jsonl").read_text().splitlines(True)[:args.held_out]))
-        argv = ["--model", here(args.bi), "--data", f"{toy}/train.jsonl", "--eval-data", str(held_out), *RL.split()]
-    argv = [sys.executable, str(code / f"{script}.py"), *argv, *flags.split(), "--seed", str(seed), "--out", str(out), "--force"]
+        argv = ["--model", here(args.bi), "--data", f"{toy}/train.jsonl", "--eval-data", str(held_out),
+            *RL.split()]
+    argv = [sys.executable, str(code / f"{script}.py"), *argv, *flags.split(), "--seed", str(seed), "--out",
+        str(out), "--force"]
     with open(out.parent / f"seed{seed}.log", "w") as log:
         subprocess.run(argv, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
 
 def table(args):
     """Markdown: a line for each evaluation of a run, mean over seeds."""
-    lines = ["| run | seeds | step | " + " | ".join(COLUMNS) + " | reward | kl | grad norm |", "| --- " * (len(COLUMNS) + 6) + "|"]
+    lines = ["| run | seeds | step | " + " | ".join(COLUMNS) + " | reward | kl | grad norm |",
+        "| --- " * (len(COLUMNS) + 6) + "|"]
     for name, (script, *_) in RUNS.items():
         logs = [[json.loads(line) for line in path.read_text().splitlines()]
                 for path in sorted(Path(args.out).glob(f"{name}/seed*/metrics.jsonl"))]
@@ -166,10 +179,13 @@ def table(args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder for the runs")
-    for flag, text in (("--bi", "BI checkpoint"), ("--toy", "folder of toy.py"), ("--trajectories", "of sft.py build")):
+    for flag, text in (("--bi", "BI checkpoint"), ("--toy", "folder of toy.py"), ("--trajectories",
+        "of sft.py build")):
         parser.add_argument(flag, help=f"{text}: makes the runs on the toy world instead of the chain")
+    parser.add_argument("--seeds", type=int, default=3, help="of the runs on the chain (3)")
     parser.add_argument("--held-out", type=int, default=200, help="test problems of the evaluations (200)")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS), help="these runs (all)")
     args = parser.parse_args()

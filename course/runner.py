@@ -1,7 +1,7 @@
 """The grader's process that runs tests: started by grade.py, it never runs a student's code itself.
 
 Reads one JSON object from standard input, writes one JSON line a test. It imports torch, transformers and the
-kit's tests once; then, for every test, it forks. The child gives up its rights (another user where it is root,
+kit's tests once; then, for every test, it forks. The child gives up rights (another user where it is root,
 limits of memory, processor time, files and processes), imports the student's file and calls the test. Its
 report must carry a random token of this test; printing, exiting or crashing reports nothing, and that is 0.
 """
@@ -34,10 +34,12 @@ def load_tests(folder, number, hidden):
         for function in list(vars(module).values()):
             marks = [m for m in getattr(function, "pytestmark", ()) if m.name == "assignment"]
             if marks:
-                assert marks[0].args == (number,), f"{name}.{function.__name__} is marked for another assignment"
+                assert marks[0].args == (number,
+                    ), f"{name}.{function.__name__} is marked for another assignment"
                 found.append({"name": f"{name}.{function.__name__}", "points": marks[0].kwargs["points"],
                               "title": function.__doc__.strip().splitlines()[0].rstrip("."),
                               "public": kind == "test", "function": function})
+        assert found and found[-1]["name"].startswith(name), f"{name}.py holds no test"
     return found
 
 
@@ -83,7 +85,8 @@ def give_up_rights(seconds, as_nobody, processes, scratch):
     if processes is not None or as_nobody:
         limits["RLIMIT_NPROC"] = (processes or 0) + 32
     if Path("/proc/self/statm").exists():
-        limits["RLIMIT_AS"] = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + MEMORY
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limits["RLIMIT_AS"] = pages * resource.getpagesize() + MEMORY
     for name, value in limits.items():
         try:
             resource.setrlimit(getattr(resource, name), (value, value))
@@ -97,10 +100,12 @@ def verdict_of(test, check):
         test["function"]()
     except check.pytest.fail.Exception as failure:
         return False, str(failure)
-    except BaseException as error:                      # the student's code may raise anything, SystemExit too
+    except BaseException as error:                      # student code may raise anything, SystemExit too
         frames = [f for f in traceback.extract_tb(error.__traceback__)
                   if Path(f.filename).parent == Path(sys.path[0])]
-        place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+        place = ""
+        if frames:
+            place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})"
         return False, f"{type(error).__name__}: {str(error)[:300]}{place}"
     try:
         check.same(1, 2, "canary")
@@ -119,7 +124,8 @@ def be_child(job, test, pipe, token, spec, scratch):
     os.closerange(pipe + 1, 256)
     os.chdir(scratch)
     check = sys.modules.pop("check")
-    for name in [*job["files"], "pytest", "_pytest", "__main__", *(["model"] if "verifier" in job["files"] else [])]:
+    for name in [*job["files"], "pytest", "_pytest", "__main__", *(["model"] if "verifier" in job["files"]
+        else [])]:
         sys.modules.pop(name, None)
     sys.path.insert(0, job["code"])
     ok, message = verdict_of(test, check)
@@ -163,8 +169,8 @@ def asleep(pid):
 def run_test(job, test, spec, seconds):
     """Fork, wait, read the report. -> (passed, message, seconds used)
 
-    The limit is one of processor time, so that a busy grader is not unfair; a process that sleeps is ended when
-    that much time has passed on the clock.
+    The limit is one of processor time, so that a busy grader is not unfair; a process that sleeps is ended
+    when that much time has passed on the clock.
     """
     scratch = Path(spec["work"]) / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -225,14 +231,15 @@ def main():
     import transformers
     torch.set_num_threads(1)
     transformers.LlamaForCausalLM, transformers.LlamaConfig, transformers.DynamicCache      # loaded lazily
-    importlib.import_module("model")                    # and with it verifier: blank, for the tests that do not grade it
+    importlib.import_module("model")        # and with it verifier: blank, for tests that do not grade it
     numbers = {job["number"] for job in spec["jobs"]}
     tests = {n: load_tests(spec["tests"], n, spec["hidden"]) for n in numbers}
     sys.path[:] = sys.path[2:]
     spec["as_nobody"] = can_be_nobody(spec["work"])
     spec["processes"] = None if spec["as_nobody"] else processes_of_user()
     expected = {job["job"]: [{**{k: v for k, v in t.items() if k != "function"}, "ok": False,
-                              "message": "The test was not run: its process was ended."} for t in tests[job["number"]]]
+                              "message": "The test was not run: its process was ended."}
+                              for t in tests[job["number"]]]
                 for job in spec["jobs"]}
     print(json.dumps({"expected": expected}), file=out, flush=True)
     for job in spec["jobs"]:
@@ -241,7 +248,8 @@ def main():
             ok, message, used = (run_test(job, test, spec, min(left, spec["seconds"])) if left > 0.5 else
                                  (False, "Not run: the assignment's time was up before this test.", 0))
             left -= used
-            print(json.dumps({"job": job["job"], "name": test["name"], "ok": ok, "message": message}), file=out, flush=True)
+            print(json.dumps({"job": job["job"], "name": test["name"], "ok": ok, "message": message}),
+                file=out, flush=True)
         print(json.dumps({"finished": job["job"]}), file=out, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The course kit tests itself: blank hand-ins earn 0, the reference everything, mistakes are named; the grader holds."""
+"""The course kit: blank hand-ins earn 0, the reference everything, mistakes are named, the grader holds."""
 import json
 import os
 import subprocess
@@ -77,19 +77,23 @@ ATTACKS = {
     "sleeps at import": "import time; time.sleep(1000)",
     "prints without end": "while True: print('ok ' * 10000)",
     "takes all memory": "x = bytearray(1 << 40)",
-    "forges a report": "import os\nfor fd in range(3, 60):\n    try: os.write(fd, b'{\"ok\": true}\\n' * 50)\n"
+    "forges a report": "import os\nfor fd in range(3, 60):\n    try: os.write(fd, b'{\"ok\": true}\\n' "
+        "* 50)\n"
                        "    except OSError: pass\nos._exit(0)",
     "kills the runner": "import os; os.kill(os.getppid(), 9)",
     "patches the comparison": "import builtins, gc, types\nfor f in gc.get_objects():\n"
-                              "    if isinstance(f, types.FunctionType) and f.__name__ in ('same', 'fail', 'close'):\n"
+                              "    if isinstance(f, types.FunctionType) and f.__name__ in ('same', 'fail', "
+                                  "'close'):\n"
                               "        f.__code__ = (lambda *a, **k: True).__code__\n",
-    "leaves a process behind": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1000)\nos._exit(0)",
+    "leaves a process behind": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    "
+    "time.sleep(1000)\nos._exit(0)",
     "is no Python": "def trained_actions(actions:\n",
 }
 
 
 def test_attacks_earn_nothing_and_the_grader_goes_on():
-    jobs = [(2, {"sft.py": code + "\n" + BLANK["sft.py"]}) for code in ATTACKS.values()] + [(2, {"sft.py": REFERENCE})]
+    jobs = [(2, {"sft.py": code + "\n" + BLANK["sft.py"]}) for code in ATTACKS.values()] + [(2,
+        {"sft.py": REFERENCE})]
     results = grade.run(jobs, seconds=1.0)
     for name, tests in zip(ATTACKS, results):
         assert points(tests)[0] == 0 and points(tests)[1] == 13, name
@@ -106,7 +110,8 @@ def test_a_folder_cannot_change_its_grading(tmp_path):
     make.make(folder, [2, 6])
     outside.write_text("keep me")
     spoil = "import pathlib\npathlib.Path(r'{}').write_text('spoilt')\n".format(outside)
-    for name in ("conftest.py", "sitecustomize.py", "pytest.py", "torch.py", "check.py", "model.py", "assignments/conftest.py",
+    for name in ("conftest.py", "sitecustomize.py", "pytest.py", "torch.py", "check.py", "model.py",
+        "assignments/conftest.py",
                  "assignments/test_02.py", "runner.py", "catalogue.py"):
         (folder / name).write_text(spoil)
     (folder / "results.json").symlink_to(outside)
@@ -115,7 +120,8 @@ def test_a_folder_cannot_change_its_grading(tmp_path):
     text = (folder / "rl_outcome.py").read_text()
     body = "return (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)"
     (folder / "rl_outcome.py").write_text(catalogue.replace_body(text, "leave_one_out", body))
-    run = subprocess.run([sys.executable, str(COURSE / "grade.py"), ".", "--assignments", "2", "6"], cwd=folder,
+    run = subprocess.run([sys.executable, str(COURSE / "grade.py"), ".", "--assignments", "2", "6"],
+        cwd=folder,
                          capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert run.returncode == 0, run.stderr
     assert outside.read_text() == "keep me" and not (folder / "results.json").is_symlink()
@@ -135,7 +141,8 @@ def test_a_student_folder_holds_no_solution(tmp_path):
     make.make(tmp_path / "all", list(catalogue.ASSIGNMENTS))
     written = {p: p.read_text(encoding="utf-8") for p in (tmp_path / "all").rglob("*")
                if p.suffix in (".py", ".md", ".txt", ".ini", ".sh")}
-    assert not [p for p in (tmp_path / "all").rglob("*") if "hidden" in p.name or p.name in (".git", "mistakes.py", "course")]
+    assert not [p for p in (tmp_path / "all").rglob("*") if "hidden" in p.name or p.name in (".git",
+        "mistakes.py", "course")]
     assert not any("## Answers" in text for text in written.values())
     for number in catalogue.GRADED:
         for file, names in catalogue.places(number, FILES).items():
@@ -152,19 +159,24 @@ def test_only_the_chosen_functions_are_blank_with_docstrings_kept(tmp_path):
     make.make(tmp_path / "some", [6, 9])
     for file, text in FILES.items():
         mine = (tmp_path / "some" / file).read_text()
-        assert mine.count("NotImplementedError(\"assignment 6") == {"rl_outcome.py": 2, "rl_process.py": 1}.get(file, 0)
+        assert mine.count("NotImplementedError(\"assignment 6") == {"rl_outcome.py": 2,
+            "rl_process.py": 1}.get(file, 0)
         assert (mine == text) == (file not in ("rl_outcome.py", "rl_process.py"))
     text = (tmp_path / "some" / "rl_process.py").read_text()
     assert text.count("assignment 9") == 7 and ">>> reward_contexts([-1, 1, 1])" in text
-    assert sorted(p.name for p in (tmp_path / "some" / "assignments").glob("test_*")) == ["test_06.py", "test_09.py"]
-    assert (tmp_path / "some" / "toy_base" / "config.json").exists() and (tmp_path / "some" / "run.sh").exists()
+    assert sorted(p.name for p in (tmp_path / "some" / "assignments").glob("test_*")) == ["test_06.py",
+        "test_09.py"]
+    for name in ("toy_base/config.json", "run.sh", "assignments/chain.py", "assignments/curve.py"):
+        assert (tmp_path / "some" / name).exists()
 
 
 def test_bodies_of_any_form():
-    text = 'def f(x): return 1\n\n\n@g\ndef h(x,\n      y):\n    """Doc.\n\n    >>> 1\n    """\n    # how\n    return 2\n\n\ndef k():\n    # how\n    return 3\n'
+    text = ('def f(x): return 1\n\n\n@g\ndef h(x,\n      y):\n    """Doc.\n\n    >>> 1\n    """\n'
+            '    # how\n    return 2\n\n\ndef k():\n    # how\n    return 3\n')
     for name in "fhk":
         text = catalogue.replace_body(text, name, "raise NotImplementedError")
-    assert text == ('def f(x):\n    raise NotImplementedError\n\n\n@g\ndef h(x,\n      y):\n    """Doc.\n\n    >>> 1\n    """\n'
+    assert text == ('def f(x):\n    raise NotImplementedError\n\n\n@g\ndef h(x,\n      y):\n    """Doc.\n\n  '
+        '  >>> 1\n    """\n'
                     '    raise NotImplementedError\n\n\ndef k():\n    raise NotImplementedError\n')
 
 
@@ -172,7 +184,8 @@ def test_handouts_are_whole():
     for n, a in catalogue.ASSIGNMENTS.items():
         text = make.handout(n, True)
         assert text.startswith(f"# Assignment {n}. ") and text != make.handout(n, False)
-        for part in ("The idea", "Interface", "A worked number", "Hints", "What you should see", "In the paper", "Questions", "Answers"):
+        for part in ("The idea", "Interface", "A worked number", "Hints", "What you should see",
+            "In the paper", "Questions", "Answers"):
             assert f"\n## {part}" in text, (n, part)
         for function in a.functions:
             assert f"`{function.split('.')[1]}" in text, (n, function)
@@ -180,8 +193,10 @@ def test_handouts_are_whole():
             assert len(make.handout(n, False).splitlines()) <= 75
 
 
+@pytest.mark.slow
 def test_the_public_tests_pass_in_the_teachers_folder(tmp_path):
     make.make(tmp_path / "t", list(catalogue.ASSIGNMENTS), teacher=True)
-    run = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider"], cwd=tmp_path / "t", capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider"], cwd=tmp_path / "t",
+        capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
     assert "## Answers" in (tmp_path / "t" / "assignments" / "06-baseline.md").read_text()

@@ -87,7 +87,8 @@ def copies(function, files, call, want, tol=1e-4):
             fail(f"A copy was forgotten: {file}.{function} is still blank. Write it once, copy it to "
                  f"{', '.join(files)}.")
         if not close(got, plain(want), tol):
-            fail(f"The copy {file}.{function} gives {short(got)}, expected {short(want)}. Was a copy forgotten? "
+            fail(f"The copy {file}.{function} gives {short(got)}, expected {short(want)}. Was a copy "
+                f"forgotten? "
                  f"The same function stands in {', '.join(files)}.")
 
 

@@ -6,8 +6,8 @@
     python assignments/curve.py rl_outcome --seeds 3            the mean of three seeds
 
 The model (chain.py) knows one problem, Q, whose answer is 1. Its next token depends on the last one only: it
-answers 1 or 2, checks with a coin, and after "incorrect" tries again seven times in ten. Prints means over five
-steps each. All randomness is seeded: the same code gives the same numbers on one machine.
+answers 1 or 2, checks with a coin, and after "incorrect" tries again seven times in ten. Prints means over
+five steps each. All randomness is seeded: the same code gives the same numbers on one machine.
 """
 import importlib
 import json
@@ -18,12 +18,16 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = next(p for p in (HERE, *HERE.parents) if (p / "verifier.py").exists())
 COLUMNS = ("reward", "accuracy", "first_accuracy", "VA", "trials", "finished", "tokens", "kl", "grad_norm")
-RL = ("--steps 20 --prompts-per-step 8 --num-samples 4 --updates-per-rollout 2 --max-new-tokens 24 --lr 3e-3 --warmup 0 "
+RL = ("--steps 20 --prompts-per-step 8 --num-samples 4 --updates-per-rollout 2 --max-new-tokens 24 --lr 3e-3 "
+    "--warmup 0 "
       "--beta 0.05 --ratio sum --temperature 0.7 --eval-every 99 --save-every 99 --show-every 20").split()
-SFT = ("--batch-size 8 --epochs 1 --lr 3e-3 --warmup 0 --kl-coef 0.1 --held-out 0 --eval-every 99 --save-every 99").split()
+SFT = ("--batch-size 8 --epochs 1 --lr 3e-3 --warmup 0 --kl-coef 0.1 --held-out 0 --eval-every 99 "
+    "--save-every 99").split()
 WAIT, AGAIN = "Wait, let me recheck my solution.", "Let me try again."
-TRAJECTORY = [{"type": "solve", "text": "\\boxed{2}"}, {"type": "verify", "text": WAIT + "Therefore, the answer is incorrect."},
-              {"type": "solve", "text": AGAIN + "\\boxed{1}"}, {"type": "verify", "text": WAIT + "Therefore, the answer is correct."}]
+TRAJECTORY = [{"type": "solve", "text": "\\boxed{2}"}, {"type": "verify", "text": WAIT + "Therefore, the "
+    "answer is incorrect."},
+              {"type": "solve", "text": AGAIN + "\\boxed{1}"}, {"type": "verify", "text": WAIT + "Therefore, "
+              "the answer is correct."}]
 
 
 def train(script, flags, folder, code=ROOT):
@@ -40,7 +44,8 @@ def train(script, flags, folder, code=ROOT):
     else:
         chain.save_problems(data)
         argv = RL
-    stage.train(stage.parse_args([*argv, "--model", model, "--data", str(data), "--out", str(folder / "run"), *flags]))
+    stage.train(stage.parse_args([*argv, "--model", model, "--data", str(data), "--out", str(folder / "run"),
+        *flags]))
     rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     if script == "sft":
         rows[-1].update(odds(folder / "run" / "last", chain))
@@ -93,7 +98,8 @@ def main():
         if i == 0:
             print("up to step " + " ".join(f"{name:>14}" for name in means))
         print(f"{step:10.0f} " + " ".join(f"{value:14.3f}" for value in means.values()))
-    print("".join(f"{name} {value:.3f}\n" for name, value in rows[-1].items() if name.startswith("P(")), end="")
+    print("".join(f"{name} {value:.3f}\n" for name, value in rows[-1].items() if name.startswith("P(")),
+        end="")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from test_02 import mask
 def test_three_rounds():
     """three rounds"""
     same(mask(*"svsvsv"), [False, True, False, True, True, True], "the mask of three rounds", [
-        ([False, True, True, True, True, True], "Only the last solution is imitated; yours imitates all but the first."),
+        ([False, True, True, True, True, True], "Only the last solution is imitated; yours imitates all but "
+            "the first."),
         ([True] * 6, "The wrong solutions are imitated."),
         ([True, True, False, True, False, True], "It is the last solution that is imitated, not the first.")])
 
@@ -17,10 +18,13 @@ def test_three_rounds():
 def test_a_trajectory_that_ends_with_a_solution():
     """the last solution is not always the last action but one"""
     same(mask(*"svs"), [False, True, True], "the mask of solve, verify, solve", [
-        ([False, True, False], "You look for the last solution at a fixed place (the last action but one, say). "
+        ([False, True, False], "You look for the last solution at a fixed place (the last action but "
+            "one, say). "
          "Here a solution is the last action."),
-        ([True, True, False], "You look for the last solution at a fixed place; here it is the last action.")])
-    same(mask("s"), [True], "the mask of a single solution", [([False], "A single solution is the last solution.")])
+        ([True, True, False], "You look for the last solution at a fixed place; here it is the last "
+            "action.")])
+    same(mask("s"), [True], "the mask of a single solution", [([False], "A single solution is the last "
+        "solution.")])
 
 
 @pytest.mark.assignment(2, points=1)
@@ -51,4 +55,5 @@ def test_input_is_left_alone():
     """the list of actions is not changed"""
     actions = [{"type": "solve", "text": "a"}, {"type": "verify", "text": "b"}]
     student("sft").trained_actions(actions)
-    same(actions, [{"type": "solve", "text": "a"}, {"type": "verify", "text": "b"}], "the actions after the call")
+    same(actions, [{"type": "solve", "text": "a"}, {"type": "verify", "text": "b"}], "the actions after "
+        "the call")

@@ -10,9 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 def test_temperature():
     """the temperature divides the logits"""
     got = student("sft").token_logprobs(torch.ones(1, 1), WEIGHT, torch.tensor([1]), temperature=0.5)
-    same(got, torch.tensor([4 / 30]).log(), "log-prob of the second token at T = 1/2: the weights become 1, 4, 25", [
+    same(got, torch.tensor([4 / 30]).log(), "log-prob of the second token at T = 1/2: the weights become "
+        "1, 4, 25", [
         (torch.tensor([2 / 8]).log(), "The temperature is not used."),
-        (torch.tensor([2 ** .5 / (1 + 2 ** .5 + 5 ** .5)]).log(), "You multiply by the temperature; it divides the logits."),
+        (torch.tensor([2 ** .5 / (1 + 2 ** .5 + 5 ** .5)]).log(), "You multiply by the temperature; it "
+            "divides the logits."),
         (torch.tensor([2 / 8]).log() / 0.5, "The temperature divides the logits, not the log-probs.")])
 
 
@@ -57,10 +59,12 @@ def test_never_the_whole_matrix():
     with Largest() as seen:
         student("sft").token_logprobs(hidden, weight, targets, chunk=chunk).sum().backward()
     if seen.size >= n * v:
-        fail(f"A tensor of {seen.size} numbers was made: [N, V] = [{n}, {v}] is held at once. At most [chunk, V] = "
+        fail(f"A tensor of {seen.size} numbers was made: [N, V] = [{n}, {v}] is held at once. At most "
+            f"[chunk, V] = "
              f"[{chunk}, {v}] may be.")
     if seen.size > chunk * v:
-        fail(f"The largest tensor has {seen.size} numbers; chunk x V is {chunk * v}. Does every chunk have `chunk` tokens?")
+        fail(f"The largest tensor has {seen.size} numbers; chunk x V is {chunk * v}. Does every chunk have "
+            f"`chunk` tokens?")
 
 
 @pytest.mark.assignment(3, points=3)
@@ -77,7 +81,8 @@ def test_what_the_graph_keeps():
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         student("sft").token_logprobs(hidden, weight, targets, chunk=chunk)
     if sum(kept.values()) >= n * v:
-        fail(f"Every chunk is small, but the graph keeps {sum(kept.values())} numbers until the backward pass, which is "
+        fail(f"Every chunk is small, but the graph keeps {sum(kept.values())} numbers until the backward "
+            f"pass, which is "
              f"[N, V] = {n * v} again. torch.utils.checkpoint recomputes a chunk instead.")
 
 
@@ -87,16 +92,19 @@ def test_sixteen_bit_inputs():
     hidden, weight, targets = inputs(64, 64, 300, torch.bfloat16)
     got = student("sft").token_logprobs(hidden, weight, targets)
     same(str(got.dtype), "torch.float32", "dtype of log-probs of bf16 inputs", [
-        ("torch.bfloat16", "The log-probs are bf16: logits must be computed in float32, or ratios of policies are noise.")])
+        ("torch.bfloat16", "The log-probs are bf16: logits must be computed in float32, or ratios of "
+            "policies are noise.")])
     exact = plain(hidden.detach().double(), weight.detach().double(), targets)
     if (got - exact).abs().max() > 1e-3:
-        fail(f"Off by {(got - exact).abs().max().item():.2g}: the logits were rounded to 16 bits before the softmax. "
+        fail(f"Off by {(got - exact).abs().max().item():.2g}: the logits were rounded to 16 bits before the "
+            f"softmax. "
              "Make hidden and weight float32 first.")
 
 
 @pytest.mark.assignment(3, points=1)
 def test_large_logits():
     """logits of a thousand"""
-    got = student("sft").token_logprobs(torch.full((1, 1), 1000.0), torch.tensor([[1.0], [2.0]]), torch.tensor([1]))
+    got = student("sft").token_logprobs(torch.full((1, 1), 1000.0), torch.tensor([[1.0], [2.0]]),
+        torch.tensor([1]))
     same(got, [0.0], "log-prob of the larger of the logits 1000 and 2000", [
         ([float("inf")], "exp of a large logit overflows: use log_softmax, logsumexp or cross_entropy.")])

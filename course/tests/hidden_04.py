@@ -23,7 +23,8 @@ def test_sum_over_tokens():
     """the sum over tokens, not the mean"""
     one = (P * (P / Q).log()).sum().item()
     same(kl(10), 10 * one, "sum_kl of 10 equal tokens", [
-        (one, "The mean over tokens: sum_kl gives the sum, the caller divides by the tokens of the whole batch."),
+        (one, "The mean over tokens: sum_kl gives the sum, the caller divides by the tokens of the "
+            "whole batch."),
         (-10 * one, "The sign: KL is never negative."),
         (10 * (Q * (Q / P).log()).sum().item(), "The wrong way round: this is KL(pi_base || pi).")])
 
@@ -55,11 +56,13 @@ def test_gradient():
     no_p = torch.autograd.grad((logp.exp().detach() * (logp - logq)).sum(), models[0], retain_graph=True)[0]
     no_log = torch.autograd.grad((logp.exp() * (logp - logq).detach()).sum(), models[0])[0]
     if mine[0].abs().max() < 1e-4:
-        fail("The gradient is 0: p was detached. The expected gradient of log p is 0, so the whole signal of the KL "
+        fail("The gradient is 0: p was detached. The expected gradient of log p is 0, so the whole signal of "
+            "the KL "
              "flows through p.")
     same(mine[0], want[0], "the gradient in hidden", [
         (no_p, "p is detached: the gradient must flow through p too."),
-        (no_log, "log p - log q is detached: the number is right, and so is the gradient only for sum p = 1."),
+        (no_log, "log p - log q is detached: the number is right, and so is the gradient only for "
+            "sum p = 1."),
         (-want[0], "The gradient has the wrong sign.")], tol=1e-3)
     same(mine[1], want[1], "the gradient in weight", tol=1e-3)
 

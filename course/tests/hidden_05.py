@@ -10,7 +10,8 @@ def test_temperature():
     """the temperature divides the logits"""
     uniforms = [0.16, 0.2, 0.27, 0.72, 0.8, 0.84]
     got = choose(uniforms, 0.5)                 # probabilities 1/6, 4/6, 1/6: the CDF is .1667, .8333, 1
-    same(got, [0, 1, 1, 1, 1, 2], "u = .16, .2, .27, .72, .8, .84 at T = 1/2, where the CDF is .1667, .8333, 1", [
+    same(got, [0, 1, 1, 1, 1, 2], "u = .16, .2, .27, .72, .8, .84 at T = 1/2, where the CDF is .1667, "
+        ".8333, 1", [
         (choose_like([0.25, 0.75], uniforms), "The temperature is not used."),
         (choose_like([0.2929, 0.7071], uniforms), "You multiply by the temperature; it divides.")])
 
@@ -24,14 +25,16 @@ def choose_like(cdf, uniforms):
 def test_edges():
     """a uniform that meets the CDF; one just below 1"""
     same(choose([0.25, 0.75], 1.0), [1, 2], "u = .25 and .75 exactly on the CDF .25, .75, 1", [
-        ([0, 1], "u is in [0, 1): a token is drawn where cdf[i-1] <= u < cdf[i], so u = .25 is the second token "
+        ([0, 1], "u is in [0, 1): a token is drawn where cdf[i-1] <= u < cdf[i], so u = .25 is the "
+            "second token "
          "(searchsorted has a flag for it).")])
     logits = torch.tensor([0.0, 0.0, -200.0])
     got = choose([1 - 2 ** -53], 1.0, logits)
     if got[0] > 2:
         fail("Token id V was drawn for a uniform just below 1: the cumulative sum may end a little below 1.")
     if choose([0.0], 1.0, torch.tensor([-300.0, 0.0]))[0] == 0:
-        fail("u = 0 drew a token of probability 0: search for the first sum that is greater than u, not equal.")
+        fail("u = 0 drew a token of probability 0: search for the first sum that is greater than u, "
+            "not equal.")
 
 
 @pytest.mark.assignment(5, points=2)
@@ -44,7 +47,8 @@ def test_large_vocabulary():
     got = choose(uniforms, 1.0, logits)
     want = [round(59_999 * x) for x in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)]
     if max(abs(g - w) for g, w in zip(got.tolist(), want)) > 600:
-        fail("The CDF is float32: each of these 60,000 rare tokens adds less than a rounding error, so most can never be "
+        fail("The CDF is float32: each of these 60,000 rare tokens adds less than a rounding error, so most "
+            "can never be "
              f"drawn. Sum in float64 (the type of the uniforms).\n  yours: {got.tolist()}\n  about: {want}")
 
 

@@ -11,7 +11,8 @@ def test_kl_term():
     rewards, baseline, kl = torch.tensor([1., -1.]), torch.tensor([-.5, .5]), torch.tensor([2., -4.])
     got = student("rl_outcome").advantage(rewards, baseline, kl, 0.1)
     same(got, [1.3, -1.1], "advantage([1, -1], [-.5, .5], [2, -4], 0.1)", [
-        ([1.5, -1.5], "The KL term is missing."), ([1.7, -1.9], "The sign of the KL term: it is subtracted, for moving away "
+        ([1.5, -1.5], "The KL term is missing."), ([1.7, -1.9], "The sign of the KL term: it is subtracted, "
+            "for moving away "
          "from the reference costs reward."), ([-.5, 2.5], "The KL term is not weighted with beta."),
         ([1.6, -1.4], "You take the mean of the log-ratios: every response has its own."),
         ([1.3, -1.9], "The log-ratio may be negative for a sample; no absolute value, no clamp."),
@@ -24,7 +25,8 @@ def test_no_gradient():
     log_ratio = torch.tensor([2., -4.], requires_grad=True)
     got = student("rl_outcome").advantage(torch.tensor([1., -1.]), torch.zeros(2), log_ratio, 0.1)
     if got.requires_grad:
-        fail("The gradient flows through the advantage: detach it. As a part of the loss, the KL term would do nothing on "
+        fail("The gradient flows through the advantage: detach it. As a part of the loss, the KL term would "
+            "do nothing on "
              "average, for the expected gradient of log pi is 0.")
 
 
@@ -44,5 +46,6 @@ def test_two_samples():
 @pytest.mark.assignment(6, points=2)
 def test_copies():
     """rl_process.advantage is the same function"""
-    copies("advantage", ("rl_outcome", "rl_process"), lambda f: f(torch.tensor([1., -1.]), torch.tensor([-.5, .5]),
+    copies("advantage", ("rl_outcome", "rl_process"), lambda f: f(torch.tensor([1., -1.]), torch.tensor([-.5,
+        .5]),
            torch.tensor([2., -4.]), 0.1), [1.3, -1.1])

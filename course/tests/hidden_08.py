@@ -11,7 +11,8 @@ def test_prompts_of_different_lengths():
     found, right = roll(PROMPTS, 1, 12)
     alone = [roll([p], 1, 12)[0][0] == roll([p], 1, 12)[1][0] for p in PROMPTS]
     if found != right and all(alone) and found[1] == right[1]:
-        fail("The longest prompt gets its right response, shorter ones do not: the padding on the left is attended to, or "
+        fail("The longest prompt gets its right response, shorter ones do not: the padding on the left is "
+            "attended to, or "
              "counts as positions. Pass attention_mask and position_ids.")
     explain(found, right)
 
@@ -35,9 +36,12 @@ def test_rows_that_leave():
     if found != right and all(mine[:1] == ids[:1] for mine, ids in zip(found, right)) and stopped:
         lengths = sorted(map(len, right))
         whole = [i for i, (mine, ids) in enumerate(zip(found, right)) if mine == ids]
-        if not any(len(mine) > len(ids) and mine[:len(ids)] == ids or mine == ids[:-1] for mine, ids in zip(found, right)):
-            fail(f"Responses change once others have ended ({len(whole)} of {len(right)} are right; the shortest has "
-                 f"{lengths[0]} tokens): after rows have left, row i of the batch is no longer response i. Index the "
+        if not any(len(mine) > len(ids) and mine[:len(ids)] == ids or mine == ids[:-1] for mine,
+            ids in zip(found, right)):
+            fail(f"Responses change once others have ended ({len(whole)} of {len(right)} are right; the "
+                f"shortest has "
+                 f"{lengths[0]} tokens): after rows have left, row i of the batch is no longer response i. "
+                 f"Index the "
                  "uniforms, the cache and the ids by response.")
     explain(found, right, stops=list(range(3, 12)))
 
@@ -47,7 +51,8 @@ def test_one_prefill():
     """a prompt is run once, not once a sample; then one token a step"""
     policy, seen = tiny_model(), []
     policy.get_decoder().register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(tuple((kwargs.get("input_ids", args[0] if args else None)).shape)),
+        lambda module, args, kwargs: seen.append(tuple((kwargs.get("input_ids", args[0] if args
+            else None)).shape)),
         with_kwargs=True)
     rl = student("rl_outcome")
     rl.choose = by_rank
@@ -65,13 +70,15 @@ def test_finished_rows_leave():
     """finished rows cost nothing more"""
     policy, seen = tiny_model(), []
     policy.get_decoder().register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs.get("input_ids", args[0] if args else None).shape[0]), with_kwargs=True)
+        lambda module, args, kwargs: seen.append(kwargs.get("input_ids", args[0] if args else None).shape[0]),
+        with_kwargs=True)
     rl = student("rl_outcome")
     rl.choose = by_rank
     found = rl.rollout(policy, PROMPTS, 8, list(range(3, 12)), 0.7, uniforms(24, 40, 3))
     needed, paid = sum(len(ids) - 1 for ids in found), sum(seen[1:])
     if paid > 1.6 * needed:
-        fail(f"The responses have {needed} tokens behind the first; {paid} rows were run for them: finished rows should leave "
+        fail(f"The responses have {needed} tokens behind the first; {paid} rows were run for them: finished "
+            f"rows should leave "
              "the batch (batch_select_indices), now and then if not at once.")
 
 
@@ -82,7 +89,8 @@ def test_the_last_position():
     try:
         explain(*roll(PROMPTS, 1, 30, stops=[], policy=policy), stops=[])
     except (IndexError, RuntimeError) as error:
-        fail(f"prompt + response may fill max_position_embeddings = 12 positions and no more: {str(error)[:150]}")
+        fail(f"prompt + response may fill max_position_embeddings = 12 positions and no more: "
+            f"{str(error)[:150]}")
 
 
 @pytest.mark.assignment(8, points=2)

@@ -12,7 +12,8 @@ def test_long_contexts():
     rl = student("rl_process")
     same(rl.reward_contexts(rewards), [(), (-1,), (-1, 1), (-1, 1, -1)], "reward_contexts([-1, 1, -1, 1])", [
         ([(), (-1,), (1,), (-1,)], "Only the last reward: all earlier actions are the context."),
-        ([(-1,), (-1, 1), (-1, 1, -1), (-1, 1, -1, 1)], "Off by one: an action's own reward is not part of its context."),
+        ([(-1,), (-1, 1), (-1, 1, -1), (-1, 1, -1, 1)], "Off by one: an action's own reward is not part of "
+            "its context."),
         ([[], [-1], [-1, 1], [-1, 1, -1]], "A context is a tuple: a list cannot be the key of a table.")])
     same(rl.reward_contexts([]), [], "reward_contexts([])", [([()], "No actions have no contexts.")])
     same(rewards, [-1, 1, -1, 1], "the rewards after the call")
@@ -61,12 +62,16 @@ def test_own():
     """own: the mean of the others"""
     table = student("rl_process").ContextBaseline(least=1)
     table.update([(), (), ()], [1, -1, -1])
-    same([table.mean((), 1), table.mean((), own=-1), table.mean(())], [-1.0, 0.0, -1 / 3], "means of 1 -1 -1 without a 1, "
+    same([table.mean((), 1), table.mean((), own=-1), table.mean(())], [-1.0, 0.0, -1 / 3], "means of 1 -1 -1 "
+        "without a 1, "
          "without a -1, and of all", [
-             ([-1 / 3] * 3, "The mean contains the action's own reward, though `own` names it: leave it out."),
-             ([-2 / 3, 0.0, -1 / 3], "Without its own reward the sum is divided by the count of all: there is one fewer.")])
+             ([-1 / 3] * 3, "The mean contains the action's own reward, though `own` names it: leave "
+                 "it out."),
+             ([-2 / 3, 0.0, -1 / 3], "Without its own reward the sum is divided by the count of all: there "
+                 "is one fewer.")])
     table.update([(1,)], [1])
-    same([table.mean((1,), 1), table.mean((1,))], [0.0, 1.0], "means of a context met once, without it and with it", [
+    same([table.mean((1,), 1), table.mean((1,))], [0.0, 1.0], "means of a context met once, without it and "
+        "with it", [
         ([1.0, 1.0], "The mean contains the action's own reward, though `own` names it: leave it out.")])
     same(table.mean(()), -1 / 3, "the mean of all, asked again: `own` must not change the table")
 
@@ -85,10 +90,12 @@ def test_checkpoint():
     try:
         state = torch.load(file, weights_only=True)
     except Exception as error:
-        fail(f"The state must be of plain dicts, tuples and numbers, so that torch.load(weights_only=True) reads it: {str(error)[:120]}")
+        fail(f"The state must be of plain dicts, tuples and numbers, so that torch.load(weights_only=True) "
+            f"reads it: {str(error)[:120]}")
     other = Table(least=2)
     other.load_state_dict(state)
-    same(other.mean((1,)), 1 / 3, "mean after a checkpoint", [(0.0, "The table, or its counts, was lost in the checkpoint."),
+    same(other.mean((1,)), 1 / 3, "mean after a checkpoint", [(0.0, "The table, or its counts, was lost in "
+        "the checkpoint."),
          (1.0, "The counts were lost in the checkpoint: the mean must go on from where it was.")])
     other.update([(1,)], [-1])
     same(other.mean((1,)), 0.0, "mean after a checkpoint and one more action")
@@ -103,6 +110,7 @@ def test_report():
     table.update([()] * 3 + [(-1,)] * 5, [1, 1, -1] + [1] * 5)
     lines = table.report().splitlines()
     if len(lines) != 2 or "(-1,)" not in lines[0] or "5" not in lines[0] or "0.33" not in lines[1]:
-        fail(f"report gives a line for each context, the one met most often first, with count and mean. Yours:\n{table.report()}")
+        fail(f"report gives a line for each context, the one met most often first, with count and mean. "
+            f"Yours:\n{table.report()}")
     if len(table.report(most=1).splitlines()) != 1:
         fail("report(most=1) gives one line.")

@@ -8,14 +8,18 @@ from test_12 import outcome, process, stub_verdict
 def test_false_verdicts():
     """verdicts that are not the truth; no verdict"""
     stub_verdict()
-    same([process("rI"), process("wC")], [[1, -1], [-1, -1]], "R_a of 'right, incorrect' and 'wrong, correct'", [
-        ([[1, -1], [-1, 1]], "You reward the word 'correct': a verification is right if its verdict is the truth."),
-        ([[1, 1], [-1, 1]], "Every verification is rewarded."), ([[1, 0], [0, 0]], "A wrong action earns -1, not 0."),
+    same([process("rI"), process("wC")], [[1, -1], [-1, -1]], "R_a of 'right, incorrect' and 'wrong, "
+        "correct'", [
+        ([[1, -1], [-1, 1]], "You reward the word 'correct': a verification is right if its verdict is "
+            "the truth."),
+        ([[1, 1], [-1, 1]], "Every verification is rewarded."), ([[1, 0], [0, 0]], "A wrong action earns "
+            "-1, not 0."),
         ([[1, 1], [-1, -1]], "A verification gets its solution's reward, whatever it says.")])
     same([process("rN"), process("wN")], [[1, -1], [-1, -1]], "R_a of verifications without a verdict", [
         ([[1, -1], [-1, 1]], "No verdict is taken for 'incorrect': it agrees with nothing, so -1."),
         ([[1, 1], [-1, -1]], "No verdict is taken for 'correct': it agrees with nothing, so -1."),
-        ([[1, 0], [-1, 0]], "No verdict earns -1, not 0."), ([[1, -1], [0, 0]], "A wrong action earns -1, not 0.")])
+        ([[1, 0], [-1, 0]], "No verdict earns -1, not 0."), ([[1, -1], [0, 0]], "A wrong action earns "
+            "-1, not 0.")])
 
 
 @pytest.mark.assignment(12, points=3)
@@ -23,9 +27,12 @@ def test_each_check_judges_the_solution_before_it():
     """two rounds"""
     stub_verdict()
     same([process("wIrC"), process("rIwC")], [[-1, 1, 1, 1], [1, -1, -1, -1]], "R_a of two rounds", [
-        ([[-1, -1, 1, 1], [1, 1, -1, -1]], "The first check is compared with the last solution: it judges the one before it."),
-        ([[-1, 1, 1, -1], [1, -1, -1, 1]], "The second check is compared with the first solution: it judges the one before it."),
-        ([[-1, -1, 1, 1], [1, -1, -1, 1]], "You reward the word 'correct': a verification is right if its verdict is the truth.")])
+        ([[-1, -1, 1, 1], [1, 1, -1, -1]], "The first check is compared with the last solution: it judges "
+            "the one before it."),
+        ([[-1, 1, 1, -1], [1, -1, -1, 1]], "The second check is compared with the first solution: it judges "
+            "the one before it."),
+        ([[-1, -1, 1, 1], [1, -1, -1, 1]], "You reward the word 'correct': a verification is right if its "
+            "verdict is the truth.")])
     same(process("nI"), [-1, 1], "R_a of a solution without an answer, found incorrect")
 
 

@@ -26,7 +26,8 @@ def test_types_alternate():
     """the types of two rounds"""
     types = [kind for kind, _ in cut(FOUR)]
     same(types, ["solve", "verify", "solve", "verify"], "types of the actions of two whole rounds", [
-        (["solve", "verify"], "Only the first round was cut: after a verification, 'Let me try again.' opens a solve."),
+        (["solve", "verify"], "Only the first round was cut: after a verification, 'Let me try again.' opens "
+            "a solve."),
         (["verify", "solve", "verify"], "The text before the first phrase is the first solution.")])
 
 
@@ -47,5 +48,6 @@ def test_plain_verdicts():
     """Parser(v) of the two plain conclusions"""
     parse = student("verifier").parse_verdict
     same([parse(f"7*8=56. {RIGHT}"), parse(f"7*8=55. {WRONG}")], ["correct", "incorrect"], "two verdicts", [
-        (["incorrect", "correct"], "Correct and incorrect are swapped."), ([True, False], "A verdict is a text: "
+        (["incorrect", "correct"], "Correct and incorrect are swapped."), ([True, False],
+            "A verdict is a text: "
          "'correct' or 'incorrect', or None.")])

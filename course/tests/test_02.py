@@ -27,4 +27,5 @@ def test_two_rounds():
         ([True, True, True, True], "The first, wrong solution is imitated."),
         ([False, True, False, True], "The last solution is masked."),
         ([True, True, False, True], "It is the last solution that is imitated, not the first."),
-        ([False, False, True, True], "The check of the wrong solution is masked: every verification is imitated.")])
+        ([False, False, True, True], "The check of the wrong solution is masked: every verification is "
+            "imitated.")])

@@ -23,7 +23,8 @@ def test_by_hand():
     same(got, want, "token_logprobs where the probabilities are 1/8, 2/8, 5/8", [
         (-want, "The sign: these are log-probs, which are negative, not losses."),
         (want.exp(), "These are probabilities; their logarithm is wanted."),
-        (want.sum(), "One number a token is wanted, not their sum."), (want.mean(), "One number a token, not their mean."),
+        (want.sum(), "One number a token is wanted, not their sum."), (want.mean(), "One number a token, not "
+            "their mean."),
         (torch.tensor([0.0, 2.0, 5.0]).log(), "These are logits: the log of the softmax is wanted.")])
 
 
@@ -31,7 +32,8 @@ def test_by_hand():
 def test_shape_and_type():
     """[N] float32 for N that no chunk divides"""
     hidden, weight, targets = inputs(10)
-    shape(student("sft").token_logprobs(hidden, weight, targets, chunk=4), [10], "token_logprobs of 10 tokens, chunk 4",
+    shape(student("sft").token_logprobs(hidden, weight, targets, chunk=4), [10], "token_logprobs of 10 "
+        "tokens, chunk 4",
           torch.float32)
 
 

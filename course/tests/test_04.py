@@ -26,8 +26,10 @@ def test_by_hand():
     """p = (1/8, 2/8, 5/8) against q = (1/2, 1/4, 1/4)"""
     want = (P * (P / Q).log()).sum().item()
     same(kl(), want, "KL(pi || pi_base) = sum of p log(p/q)", [
-        ((Q * (Q / P).log()).sum().item(), "The wrong way round: this is KL(pi_base || pi), weighted with q."),
-        (-want, "The sign: KL is never negative."), (want / 3, "You take the mean over the vocabulary: it is a sum."),
+        ((Q * (Q / P).log()).sum().item(), "The wrong way round: this is KL(pi_base || pi), weighted "
+            "with q."),
+        (-want, "The sign: KL is never negative."), (want / 3, "You take the mean over the vocabulary: it "
+            "is a sum."),
         ((P / Q).log().sum().item(), "The terms are not weighted with p."),
         (-(P * P.log()).sum().item(), "This is the entropy of pi; pi_base does not occur in it."),
         (-(P * Q.log()).sum().item(), "This is the cross-entropy: the term p log p is missing.")])

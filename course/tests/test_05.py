@@ -8,7 +8,8 @@ LOGITS = torch.tensor([1.0, 2.0, 1.0]).log()    # probabilities 1/4, 1/2, 1/4: t
 
 def choose(uniforms, temperature=1.0, logits=LOGITS):
     """choose for rows of the same logits."""
-    got = student("rl_outcome").choose(logits.expand(len(uniforms), -1), torch.tensor(uniforms, dtype=torch.float64),
+    got = student("rl_outcome").choose(logits.expand(len(uniforms), -1), torch.tensor(uniforms,
+        dtype=torch.float64),
                                        temperature)
     if getattr(got, "shape", None) != (len(uniforms),) or got.dtype != torch.long:
         fail(f"choose gives one token id a row, an int64 tensor [{len(uniforms)}]; yours: {got!r}"[:300])
@@ -18,7 +19,8 @@ def choose(uniforms, temperature=1.0, logits=LOGITS):
 @pytest.mark.assignment(5, points=2)
 def test_greedy():
     """temperature 0 is the most likely token"""
-    same(choose([0.1, 0.9], 0), [1, 1], "choose at T = 0", [([0, 2], "At T = 0 nothing is drawn: the largest logit wins.")])
+    same(choose([0.1, 0.9], 0), [1, 1], "choose at T = 0", [([0, 2], "At T = 0 nothing is drawn: the largest "
+        "logit wins.")])
 
 
 @pytest.mark.assignment(5, points=3)

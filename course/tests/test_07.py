@@ -26,11 +26,14 @@ def mistakes(ratio, advantage):
     return [(torch.minimum(free, clipped), "The sign: a loss is minimized, so it is minus the minimum."),
             (-free, "There is no clip."),
             (-clipped, "This is the clipped term alone: the minimum of r A and clip(r) A is wanted."),
-            (-torch.maximum(free, clipped), "The maximum of the two terms: the bound must be the pessimistic one, their minimum."),
+            (-torch.maximum(free, clipped), "The maximum of the two terms: the bound must be the pessimistic "
+                "one, their minimum."),
             (-torch.minimum(free, above), "The clip acts only from above: 1 - eps is missing."),
             (-above, "The clip acts only from above, and there is no minimum."),
-            (-torch.minimum(1 / r * a, (1 / r).clamp(1 - EPS, 1 + EPS) * a), "The ratio is upside down: new over old."),
-            (-torch.minimum(r.log() * a, r.log().clamp(1 - EPS, 1 + EPS) * a), "The ratio is exp of the difference of log-probs."),
+            (-torch.minimum(1 / r * a, (1 / r).clamp(1 - EPS, 1 + EPS) * a), "The ratio is upside down: new "
+                "over old."),
+            (-torch.minimum(r.log() * a, r.log().clamp(1 - EPS, 1 + EPS) * a), "The ratio is exp of the "
+                "difference of log-probs."),
             (-torch.minimum(free, clipped).mean(), "One number for each response is wanted, not their mean.")]
 
 
@@ -47,9 +50,12 @@ def test_ratio_one():
     """before the first update the ratio is 1, and the loss is -A"""
     value, _ = loss([1.0, 1.0], [2.0, -0.5])
     same(value, [-2.0, 0.5], "clipped_loss at ratio 1, A = 2, -.5", [
-        ([2.0, -0.5], "The sign: a loss is minimized, so it is minus the minimum."), ([0.0, 0.0], "The ratio is exp of the "
-         "difference of log-probs: 1 where they are equal."), (-0.75, "One number for each response is wanted, not the mean."),
-        ([-1.6, 0.4], "Something is clipped though the ratio is 1."), ([-2.4, 0.6], "Something is clipped though the ratio is 1.")])
+        ([2.0, -0.5], "The sign: a loss is minimized, so it is minus the minimum."), ([0.0, 0.0],
+            "The ratio is exp of the "
+         "difference of log-probs: 1 where they are equal."), (-0.75, "One number for each response is "
+         "wanted, not the mean."),
+        ([-1.6, 0.4], "Something is clipped though the ratio is 1."), ([-2.4, 0.6], "Something is clipped "
+            "though the ratio is 1.")])
 
 
 @pytest.mark.assignment(7, points=3)
@@ -57,4 +63,5 @@ def test_good_responses():
     """A > 0: clipped above 1 + eps, not below"""
     value, _ = loss([1.5, 1.1, 0.5], [2.0, 2.0, 2.0])
     shape(value, [3], "clipped_loss of 3 responses")
-    same(value, [-2.4, -2.2, -1.0], "clipped_loss at r = 1.5, 1.1, .5 and A = 2", mistakes([1.5, 1.1, 0.5], [2.0] * 3))
+    same(value, [-2.4, -2.2, -1.0], "clipped_loss at r = 1.5, 1.1, .5 and A = 2", mistakes([1.5, 1.1, 0.5],
+        [2.0] * 3))

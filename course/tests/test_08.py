@@ -11,15 +11,18 @@ PROMPTS = [[5, 9, 30, 31], [7, 8, 11, 12, 13, 14, 15], [20, 21]]
 def tiny_model(positions=64):
     """A random model of one layer whose next-token distributions are far from flat."""
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=2, bos_token_id=None,
-                         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=positions, eos_token_id=3,
+    config = LlamaConfig(vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        bos_token_id=None,
+                         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=positions,
+                         eos_token_id=3,
                          pad_token_id=0, initializer_range=0.5, tie_word_embeddings=False)
     return LlamaForCausalLM(config).eval()
 
 
 def by_rank(logits, uniforms, temperature):
     """The tests' stand-in for `choose`: u in thirds picks the first, second or third most likely token."""
-    rank = (uniforms * 3).long().to(logits.device) if temperature else torch.zeros(len(logits), dtype=torch.long)
+    rank = (uniforms * 3).long().to(logits.device) if temperature else torch.zeros(len(logits),
+        dtype=torch.long)
     return logits.topk(3).indices.gather(1, rank[:, None])[:, 0]
 
 
@@ -50,8 +53,10 @@ def roll(prompts, num_samples, length, temperature=0.7, stops=STOPS, policy=None
     if not isinstance(found, list) or not all(isinstance(ids, list) for ids in found):
         fail(f"rollout gives a list of lists of token ids; yours is {str(found)[:150]}")
     if len(found) != len(prompts) * num_samples:
-        fail(f"{len(prompts)} prompts x {num_samples} samples are {len(prompts) * num_samples} responses; yours has {len(found)}")
-    return found, slow(policy, prompts, num_samples, stops, temperature, u, policy.config.max_position_embeddings)
+        fail(f"{len(prompts)} prompts x {num_samples} samples are {len(prompts) * num_samples} responses; "
+            f"yours has {len(found)}")
+    return found, slow(policy, prompts, num_samples, stops, temperature, u,
+        policy.config.max_position_embeddings)
 
 
 def explain(found, right, stops=STOPS):
@@ -60,9 +65,11 @@ def explain(found, right, stops=STOPS):
         return
     for mine, ids in zip(found, right):
         if mine == ids[:-1] and ids[-1] in stops:
-            fail("The stop token is cut off: it is the last token of a finished response, for <end> is trained.")
+            fail("The stop token is cut off: it is the last token of a finished response, for <end> is "
+                "trained.")
         if len(mine) > len(ids) and mine[:len(ids)] == ids:
-            fail(f"A response goes on behind its stop token, or past its last position: {mine}, expected {ids}")
+            fail(f"A response goes on behind its stop token, or past its last position: {mine}, "
+                f"expected {ids}")
         if len(mine) == len(ids) + 1 and mine[1:] == ids:
             fail("The prompt's last token is part of the response.")
         if mine and len(mine) < len(ids) and ids[:len(mine)] == mine:

@@ -25,16 +25,20 @@ def outcome(spec, finished=True):
 
 def stub_verdict():
     """Parser(v) for these tests, so that assignment 1 is not needed."""
-    student("verifier").parse_verdict = lambda text: {VERIFY["C"]: "correct", VERIFY["I"]: "incorrect"}.get(text)
+    student("verifier").parse_verdict = lambda text: {VERIFY["C"]: "correct",
+    VERIFY["I"]: "incorrect"}.get(text)
 
 
 @pytest.mark.assignment(12, points=2)
 def test_solutions_and_true_verdicts():
     """right and wrong solutions, verdicts that are the truth"""
     stub_verdict()
-    same([process("rC"), process("wI")], [[1, 1], [-1, 1]], "R_a of 'right, correct' and 'wrong, incorrect'", [
-        ([[1, 1], [-1, -1]], "A verification that finds an error is right: its reward is +1. You reward the word 'correct'."),
-        ([[1, 1], [0, 1]], "A wrong action earns -1, not 0."), ([[-1, -1], [1, -1]], "+1 and -1 are swapped."),
+    same([process("rC"), process("wI")], [[1, 1], [-1, 1]], "R_a of 'right, correct' and 'wrong, incorrect'",
+        [
+        ([[1, 1], [-1, -1]], "A verification that finds an error is right: its reward is +1. You reward the "
+            "word 'correct'."),
+        ([[1, 1], [0, 1]], "A wrong action earns -1, not 0."), ([[-1, -1], [1, -1]], "+1 and -1 are "
+            "swapped."),
         ([[True, True], [False, True]], "Rewards are the numbers +1 and -1."),
         ([[1, -1], [-1, 1]], "You compare the verdict with something else than the solution before it.")])
 
