@@ -292,7 +292,6 @@ def close_gaps(cache, rows, ended):
 
 def sample(model, tokenizer, requests, args):
     """Yield (request, K texts, K finished, K token counts) as each request is complete."""
-    check_decoding(model)
     prompts = [models.prompt_ids(tokenizer, r.user, r.system) for r in requests]
     seeds = [[[args.seed, k, *f"{r.key}\n{r.user}".encode()] for k in range(args.num_samples)]
              for r in requests]
@@ -328,6 +327,8 @@ def imported(tokenizer, requests, args):
     path, answers = args.import_responses, defaultdict(list)
     for where, row in models.read_jsonl(path):
         try:
+            if row.get("error"):                                    # of vllm run-batch, of an OpenAI batch
+                raise InputError(f"{where}: the engine reports an error: {str(row['error'])[:200]}")
             if isinstance(row.get("response"), dict):               # a line of a batch output file
                 pairs = [(c["message"]["content"] if "message" in c else c["text"],
                           c["finish_reason"] == "stop") for c in row["response"]["body"]["choices"]]
@@ -335,7 +336,9 @@ def imported(tokenizer, requests, args):
                 texts = row["responses"] if "responses" in row else [row["response"]]
                 pairs = zip(texts, row.get("finished") or [True] * len(texts), strict=True)
             key = str(row["custom_id"] if "custom_id" in row else row["id"])
-            answers[key] += [(text, bool(end), len(tokenizer(text).input_ids)) for text, end in pairs]
+            for text, end in pairs:                                 # a stop token counts, as in our samples
+                count = len(tokenizer(text, add_special_tokens=False).input_ids) + bool(end)
+                answers[key].append((text, bool(end), count))
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{where}: field 'custom_id' or 'response' is malformed") from None
     if few := [r.key for r in requests if len(answers[r.key]) < args.num_samples]:
@@ -406,7 +409,9 @@ def main():
     if args.import_responses:
         results = imported(models.load_tokenizer(args.model), todo, args)
     elif todo:
-        results = sample(*models.load(args.model, args.device, args.dtype), todo, args)
+        model, tokenizer = models.load(args.model, args.device, args.dtype)
+        check_decoding(model)
+        results = sample(model, tokenizer, todo, args)
     write_results(args, flags, requests, results, done)
 
 
