@@ -414,7 +414,7 @@ def compare(files, args):
     found = {name: metrics(rows, args.bootstrap) for name, rows in scored.items()}
     gains = {n: differences(rows, scored[base], args.bootstrap) for n, rows in scored.items() if n != base}
     levels = list(dict.fromkeys(name.split()[0][6:] for name in found[base] if name.startswith("level=")))
-    return {"problems": len({r.row["id"] for r in scored[base]}), "against": base, "levels": levels,
+    return {"problems": len({r.row["id"] for r in scored[base]}), "against": base, "levels": levels, "files": files,
             "shown": f"[95 % interval, B = {args.bootstrap}]", "models": found, "differences": gains}, scored
 
 
