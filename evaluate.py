@@ -13,9 +13,8 @@
   pass@k, maj@k, distinct_answers   with several responses a problem; maj@k is the mean over disjoint groups
             of k, votes counted by equivalence class; no answer, no vote; a tie shares the point
   level=3 VA, subject=age VA, ...   on a part of the problems, where the field has 2 to 12 values
-95 % intervals. Shares: Wilson, n over the design effect (clustered over binomial variance, where above 1), as
-responses to one problem depend on each other. All else: percentile bootstrap over problems, paired for
-differences; the two-sided p is below 0.05 where that interval excludes 0. Undefined is `–`, never 0.
+95 % intervals. Shares: Wilson, n over the design effect. All else: percentile bootstrap over problems, paired
+for differences; the two-sided p is below 0.05 where that interval excludes 0. Undefined is `–`, never 0.
 Run:   python evaluate.py base=base.jsonl PRL=prl.jsonl --metrics PRL=runs/prl/metrics.jsonl --out runs/report
        python evaluate.py --seeds results/seed*/report.json --out results/mean
 Reads  samples files; finished and tokens may be absent; `id`, else the place, says which problem it is.
@@ -414,8 +413,9 @@ def compare(files, args):
     found = {name: metrics(rows, args.bootstrap) for name, rows in scored.items()}
     gains = {n: differences(rows, scored[base], args.bootstrap) for n, rows in scored.items() if n != base}
     levels = list(dict.fromkeys(name.split()[0][6:] for name in found[base] if name.startswith("level=")))
-    return {"problems": len({r.row["id"] for r in scored[base]}), "against": base, "levels": levels, "files": files,
-            "shown": f"[95 % interval, B = {args.bootstrap}]", "models": found, "differences": gains}, scored
+    return {"files": files, "problems": len({r.row["id"] for r in scored[base]}), "against": base,
+            "levels": levels, "shown": f"[95 % interval, B = {args.bootstrap}]", "models": found,
+            "differences": gains}, scored
 
 
 def main():

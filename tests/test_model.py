@@ -500,3 +500,13 @@ def test_a_pipe_that_closes_is_no_error(run_script, tmp_path):
 def test_the_answer_behind_the_last_mark_counts(tmp_path):
     row, = M.read_problems(write(tmp_path / "a.jsonl", {"question": "q", "answer": "2 #### 3\nno: #### 5"}))
     assert row["answer"] == "5"
+
+
+def test_best_is_written_for_a_better_score_only(tmp_path, tiny_llama, monkeypatch):
+    run = M.Run(run_args(tmp_path / "run"))
+    run.begin()
+    written = []
+    monkeypatch.setattr(M, "save", lambda model, tokenizer, folder: written.append(folder.name))
+    for score in (None, 0.5, 0.5, 0.4, None, 0.6):
+        run.save_best(score, None, None)
+    assert written == ["best", "best"] and run.best == 0.6
