@@ -295,7 +295,6 @@ def close_gaps(cache, rows, ended):
 
 def sample(model, tokenizer, requests, args):
     """Yield (request, K texts, K finished, K token counts) as each request is complete."""
-    check_decoding(model)
     prompts = [models.prompt_ids(tokenizer, r.user, r.system) for r in requests]
     seeds = [[[args.seed, k, *f"{r.key}\n{r.user}".encode()] for k in range(args.num_samples)]
              for r in requests]
@@ -409,7 +408,9 @@ def main():
     if args.import_responses:
         results = imported(models.load_tokenizer(args.model), todo, args)
     elif todo:
-        results = sample(*models.load(args.model, args.device, args.dtype), todo, args)
+        model, tokenizer = models.load(args.model, args.device, args.dtype)
+        check_decoding(model)
+        results = sample(model, tokenizer, todo, args)
     write_results(args, flags, requests, results, done)
 
 

@@ -71,6 +71,9 @@ def test_shared_prefill_gives_the_logits_of_a_plain_forward(tiny_qwen2):
             assert found.dtype == torch.float32 and torch.allclose(found, plain, atol=1e-4)
             for slot, row in enumerate(rows):
                 row.append(100 + 10 * slot + step)          # the siblings go different ways
+        model.to(torch.bfloat16)
+        found = sample.decode(model, sample.SlotCache(model, 1, 3), torch.tensor([5]), torch.tensor([0]), 1)
+        assert found.dtype == torch.float32                 # drawn from in float32, whatever the model
 
 
 def test_prompts_are_prefilled_once_and_slots_never_overflow(tiny_llama, monkeypatch):
@@ -141,6 +144,7 @@ def test_graph_buckets_give_the_same_tokens(tiny_qwen2):
             cache.uniforms[:] = torch.from_numpy(np.random.default_rng(0).random((16, 10)))
             step = sample.make_step(model, cache, 1.0, recorder)
             for n, view in ((16, 1), (15, 2), (7, 3), (7, 4), (3, 257), (3, 258)):
+                cache.state[n:, sample.LENGTH:] = 300       # an ended row's place is past everything
                 step(n, view)
                 trace.append(cache.state[:n].clone())
         results.append(trace)
@@ -240,12 +244,14 @@ def arguments(**changes):
 
 def test_seeds_differ_by_seed_problem_and_sample(tiny_qwen2, monkeypatch):
     model, tokenizer = models.load(tiny_qwen2, device="cpu")
-    seen = []
-    monkeypatch.setattr(sample, "generate", lambda *given: seen.append(given[2]) or [])
+    seen, prompts = [], []
+    monkeypatch.setattr(sample, "generate",
+                        lambda *given: prompts.append(given[1]) or seen.append(given[2]) or [])
     asked = (("1", "u"), ("11", "u"), ("1", "v"))
     requests = [sample.Request(key, {}, "s", user, None) for key, user in asked]
     for seed in range(3):
         list(sample.sample(model, tokenizer, requests, arguments(seed=seed, num_samples=3)))
+        assert prompts[-1] == [models.prompt_ids(tokenizer, user, "s") for _, user in asked]
     seeds = [seed for call in seen for prompt in call for seed in prompt]
     streams = {tuple(np.random.default_rng(seed).integers(2**63, size=2)) for seed in seeds}
     assert len(streams) == len(seeds) == 27
@@ -262,6 +268,17 @@ def test_slots_fit_the_budget(tiny_qwen2, monkeypatch, batch_size, batch_tokens,
     monkeypatch.setattr(sample, "SlotCache", lambda *given: made.append(given[1:]) or real(*given))
     assert len(collect(model, [[5] * 60, [6] * 9], [[0], [0]], STOP, 40, batch_size, batch_tokens)) == 2
     assert made == [(slots, 100, 40)]
+
+
+def test_no_slot_is_longer_than_the_model(tiny_qwen2, monkeypatch):
+    model, _ = models.load(tiny_qwen2, device="cpu")
+
+    def look(model, *given):
+        raise models.InputError(str(given))
+
+    monkeypatch.setattr(sample, "SlotCache", look)
+    with pytest.raises(models.InputError, match=r"\(2, 2048, 2048\)"):
+        collect(model, [[5] * 60], [[0]], STOP, 10**9, 9, 5000)
 
 
 def test_tight_budgets_change_no_token(tiny_qwen2):
@@ -318,6 +335,7 @@ def engine(monkeypatch):
 
     monkeypatch.setattr(sample, "sample", answer)
     monkeypatch.setattr(models, "load", lambda *given: (None, None))
+    monkeypatch.setattr(sample, "check_decoding", lambda model: None)
     return calls
 
 
@@ -409,8 +427,8 @@ def test_ungradable_problems_are_skipped_on_request(tmp_path, engine, monkeypatc
 
 
 @pytest.mark.parametrize("flags, said", [
-    (["--temperature", -1], "--temperature: -1 is not"), (["--temperature", "nan"], "--temperature: nan is not"),
-    (["--num-samples", 2, "--temperature", 0], "same response"), (["--num-samples", 0], "--num-samples: 0 is"),
+    (["--temperature", -1], "--temperature: -1 is"), (["--temperature", "nan"], "--temperature: nan is"),
+    (["--num-samples", 2, "--temperature", 0], "same response"), (["--num-samples", 0], "--num-samples: 0 "),
     (["--max-new-tokens", "1.5"], "--max-new-tokens: .*'1.5'"),
     (["--batch-size", 0], "--batch-size"), (["--batch-tokens", 0], "--batch-tokens"),
     (["--limit", 0], "--limit"), (["--seed", -1], "--seed"), (["--dtype", "fp8"], "--dtype"),
@@ -521,6 +539,7 @@ def test_finished_runs_are_not_overwritten(tmp_path, problems, engine, monkeypat
     flags = ["--model", "m", "--data", problems, "--out", out]
     call(monkeypatch, *flags)
     first = out.read_bytes()
+    assert json.loads((tmp_path / "x.jsonl.args.json").read_text())["temperature"] == 0     # K = 1: greedy
     with pytest.raises(models.InputError, match="--resume continues it, --force starts it again"):
         call(monkeypatch, *flags)
     for changes, said in ((["--seed", 1], "seed 0"), (["--max-new-tokens", 5], "max_new_tokens 8000"),
