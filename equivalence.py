@@ -65,8 +65,8 @@ REWRITES = [(mark, re.compile(pattern), plain) for mark, pattern, plain in [
     ("\\not", r"\\not\s*=", r"\\ne "),
     ("\\,", r"(?<=\d)\\,(?=\d{3}(?!\d))", ""),                              # 12\,345
     ("\\", r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|quad|"
-           r"qquad|mathbf|boldsymbol|bm|mathit|mathsf|mathcal|rm|bf|hfill)(?![A-Za-z])", " "),
-    ("\\", r"\\[,;:> ()\[\]]|\\(?:text\w*|mbox|mathrm)\s*\{[\s~]*\}", " "),
+           r"qquad|mathbf|boldsymbol|bm|mathit|mathsf|mathcal|rm|bf|hfill)(?![A-Za-z])|"
+           r"\\[,;:> ()\[\]]|\\(?:text\w*|mbox|mathrm)\s*\{[\s~]*\}", " "),
     ("~", "~", " "),
     ("{,}", r"\{,\}", ","),
     ("angle", r"\\angle\s*\{([^{}]*)\}", r"\\angle \1 "),
@@ -240,12 +240,11 @@ class Reader:
     units: list = dataclasses.field(default_factory=list)   # the words that were dropped after numbers
 
     def take(self, *values):
-        """Step over the next token if its value is among these."""
+        """Step over the next token if its value is among these; -> the value, or None."""
         value = self.tokens[self.at][1]
         if value in values:
             self.at += 1
             return value
-        return None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -258,8 +257,8 @@ def parse(text, units=()):
     factor = sign* power                     power = atom (! | % | degree | ' | ^ exponent)*
 
     Kinds of tree: num name word based fn + * neg inv ^ ! % ° binom \sum \prod call ratio; br (brackets or a
-    matrix) list set set_of \cup \cap \setminus rel; \pm \mp, which become lists. Letters in `units` are words,
-    not variables: the other answer has shown that they are units.
+    matrix) list set set_of \cup \cap \setminus rel; \pm \mp, which become lists. Letters in `units` are
+    words, not variables: the other answer has shown that they are units.
 
     >>> parse("(1,x+2]")[0]
     ('br', '(', ']', ('num', Fraction(1, 1), None), ('+', ('name', 'x'), ('num', Fraction(2, 1), None)))
@@ -666,14 +665,17 @@ def value_of(tree, env):
         return bounded(function_value(tree[1], tree[2], env), env)
     if kind in (r"\sum", r"\prod"):
         return series_value(*tree, env)
-    if kind == "br" and tree[1] + tree[2] in ("()", ""):
+    if kind == "br" and tree[1] + tree[2] in ("()", "") and not occurs(("oo",), tree):
         return tuple(value_of(part, env) for part in tree[3:])
     require(kind in OPERATIONS, "no value")
     values = [value_of(part, env) for part in tree[1:]]
-    require(kind in ("+", "*", "neg") or not any(isinstance(x, tuple) for x in values), "matrix")
+    require(kind in ("+", "*", "neg") or tuple not in map(type, values), "matrix")
     if len(values) == 1:
         return bounded(OPERATIONS[kind](*values, env), env)
-    return functools.reduce(lambda a, b: bounded(OPERATIONS[kind](a, b, env), env), values)
+    total = values[0]
+    for value in values[1:]:
+        total = bounded(OPERATIONS[kind](total, value, env), env)
+    return total
 
 
 def add(a, b, env):
@@ -1005,7 +1007,7 @@ def items_of(tree):
 def same_items(a, b, env):
     """Lists and sets: the same members in any order; a tuple may stand for a list in its own order."""
     for one, two in ((a, b), (b, a)):
-        if one[0] == "br" and two[0] == "list" and all(part[0] != "br" for part in two[2:]):
+        if one[0] == "br" and one[1] and two[0] == "list" and all(part[0] != "br" for part in two[2:]):
             return same_parts(one[3:], items_of(two), env)
     first, second = items_of(a), items_of(b)
     repeats = "set" in (a[0], b[0])

@@ -20,7 +20,7 @@ Run:   python evaluate.py base=base.jsonl PRL=prl.jsonl --metrics PRL=runs/prl/m
        python evaluate.py --seeds results/seed*/report.json --out results/mean
 Reads  samples files; finished and tokens may be absent; `id`, else the place, says which problem it is.
 Writes a summary to the terminal; OUT/report.json, report.md, report.html and (with matplotlib) report.png.
-Map:   load, score - counts, estimates, metrics, differences - tables, picture, page - over_seeds, main.
+Map:   read_aligned, score - counts, metrics, differences - tables, picture, page - over_seeds, compare.
 """
 import base64
 import json
@@ -43,7 +43,7 @@ CURVES = "eval_accuracy reward VA ICR kl tokens".split()     # of metrics.jsonl
 
 
 def parse_args():
-    p = models.Parser(description="Compare models by their samples files (S2R appendix E).")
+    p = models.Parser(__doc__)
     p.add_argument("files", nargs="+", metavar="NAME=SAMPLES", help="or, with --seeds, report.json files")
     p.add_argument("--seeds", action="store_true", help="mean and deviation over reports")
     p.add_argument("--out", required=True, help="folder for report.html, report.md, report.json, report.png")
@@ -68,10 +68,10 @@ class Scored:
     verdicts: list   # of each verification: (Parser(v_j), V_golden(s_j))
 
 
-def load(files, intersect=False):
+def read_aligned(files, intersect=False):
     """{name: samples file} -> {name: [row]}, the same problems in the same order for every model."""
-    found = {name: {(row["id"], row["problem"], row["answer"]): row for row in models.read_samples(path)}
-             for name, path in files.items()}
+    found = {name: {(row["id"], row["problem"], row["answer"]): row
+                    for row in models.read_problems(path, samples=True)} for name, path in files.items()}
     base, first = next(iter(found.items()))
     common = [key for key in first if all(key in rows for rows in found.values())]
     for name, rows in found.items():
@@ -249,7 +249,7 @@ def tables(report):
         rows = ([n.replace("_", " "), *(cell(n, m.get(n)) for m in data.values())] for n in names)
         return [["", *data], *rows]
     found, gains, base = report["models"], report["differences"], report["against"]
-    every = sorted(dict.fromkeys(n for m in found.values() for n in m), key=lambda name: "=" in name)  # parts last
+    every = sorted(dict.fromkeys(n for m in found.values() for n in m), key=lambda name: "=" in name)
     titles = {name: name.removesuffix("_accuracy") for name in SUMMARY}
     titles |= {f"level={x} final_accuracy": f"L{x}" for x in report["levels"]} | {"gain": f"final − {base}"}
     rows = {model: {**m, "gain": gains.get(model, {}).get("final_accuracy")} for model, m in found.items()}
@@ -259,7 +259,7 @@ def tables(report):
     main = MAIN + [n for n in every if n.startswith("subject=")]
     out = [(f"{report['problems']} problems, percent or mean {report['shown']}", summary),
            (f"difference to {base}, paired", grid(gains, main)), ("all metrics", grid(found, every))]
-    return out if gains else out[::2]
+    return out if gains else [out[0], out[2]]
 
 
 def markdown(tables):
@@ -303,7 +303,7 @@ def read_curves(path):
 
 
 def picture(report, runs, path):
-    """Draws figures 3 and 4 of the paper, below them the curves of runs; returns the PNG."""
+    """Draws figures 3 and 4 of the paper, below them the curves of runs; "$x$" is a name. Returns the PNG."""
     try:
         from matplotlib import figure, patches, rc_context
     except ImportError:
@@ -316,14 +316,13 @@ def picture(report, runs, path):
               ("trials by level", bars, found, {x: f"level={x} trials" for x in report["levels"]}),
               ("correction, %", bars, found, {"ICR: wrong to right": "ICR", "CIR: back": "CIR"}),
               ("final by level, %", bars, found, {x: f"level={x} final_accuracy" for x in report["levels"]}),
-              ("accuracy over tokens, if cut after j", lines, {model: [
+              ("accuracy over tokens, if cut", lines, {model: [
                   (m[f"cut_after_{j}_tokens"][0], m[f"cut_after_{j}_accuracy"][0])
                   for j in range(1, 9) if f"cut_after_{j}_tokens" in m] for model, m in found.items()})]
     panels += [(f"{key.replace('_', ' ')} over the training step", lines, {
         run: curves[key] for run, curves in runs.items()}) for key in CURVES if runs]
     colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys([*found, *runs]))}
-    with rc_context({"axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.3, "axes.titlesize": 10,
-                     "text.parse_math": False}):    # a model may be called $x$
+    with rc_context({"axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.3, "text.parse_math": False}):
         fig = figure.Figure(figsize=(9.8, 0.9 * len(panels)), layout="constrained")
         for ax, (title, draw, data, *labels) in zip(fig.subplots(len(panels) // 3, 3).flat, panels):
             draw(ax, data, colours, *labels)
@@ -402,10 +401,21 @@ def named(pairs):
     """["NAME=FILE"] -> {NAME: FILE}."""
     out = {}
     for name, _, path in (pair.partition("=") for pair in pairs):
-        if not (name and path and name.isprintable()) or name in out:
-            raise models.InputError(f"{name}={path}: not NAME=FILE with a name of its own")
+        if not (name.isprintable() and name and name not in out and Path(path).is_file()):
+            raise models.InputError(f"{name}={path}: not NAME=FILE, a name of its own and an existing file")
         out[name] = path
     return out
+
+
+def compare(files, args):
+    """{name: samples file} -> (report, {name: list of Scored})."""
+    base = args.against if args.against in files else next(iter(files))
+    scored = {name: score(rows) for name, rows in read_aligned(files, args.intersect).items()}
+    found = {name: metrics(rows, args.bootstrap) for name, rows in scored.items()}
+    gains = {n: differences(rows, scored[base], args.bootstrap) for n, rows in scored.items() if n != base}
+    levels = list(dict.fromkeys(name.split()[0][6:] for name in found[base] if name.startswith("level=")))
+    return {"problems": len({r.row["id"] for r in scored[base]}), "against": base, "levels": levels,
+            "shown": f"[95 % interval, B = {args.bootstrap}]", "models": found, "differences": gains}, scored
 
 
 def main():
@@ -415,19 +425,9 @@ def main():
     for name in ("report.json", "report.md", "report.html", "report.png"):
         models.check_output(out / name, args.force, *files.values(), *curves.values())
     runs = {name: read_curves(path) for name, path in curves.items()}
-    if args.seeds:
-        report, scored = over_seeds(args.files), {}
-    else:
-        base = args.against or next(iter(files))
-        if base not in files:
-            raise models.InputError(f"--against {base}: no samples file has this name")
-        scored = {name: score(rows) for name, rows in load(files, args.intersect).items()}
-        found = {name: metrics(s, args.bootstrap) for name, s in scored.items()}
-        levels = list(dict.fromkeys(name.split()[0][6:] for name in found[base] if name.startswith("level=")))
-        gains = {n: differences(s, scored[base], args.bootstrap) for n, s in scored.items() if n != base}
-        report = {"problems": len({r.row["id"] for r in scored[base]}), "against": base, "levels": levels,
-                  "shown": f"[95 % interval, {args.bootstrap} resamples]", "models": found,
-                  "differences": gains}
+    report, scored = (over_seeds(args.files), {}) if args.seeds else compare(files, args)
+    if args.against not in (None, report["against"]):
+        raise models.InputError(f"--against {args.against}: not a model here, or not what the reports have")
     out.mkdir(parents=True, exist_ok=True)
     png, found = picture(report, runs, out / "report.png"), tables(report)
     models.write_text(out / "report.html", page(report, png, scored))

@@ -98,6 +98,8 @@ def load(name_or_path, device="auto", dtype="auto"):
         torch.zeros(1, device=device)
     if dtype == "auto":
         dtype = "bf16" if device.startswith("cuda") else "fp32"
+    if dtype == "bf16":
+        torch.set_float32_matmul_precision("high")           # TF32 on CUDA: bf16 numbers fit in it exactly
     tokenizer, config = load_tokenizer(name_or_path), _pretrained(AutoConfig, name_or_path)
     for part in (config, config.get_text_config()):
         vars(part).update({name: 0.0 for name in vars(part) if re.search("dropout|drop$", name)})

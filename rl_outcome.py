@@ -46,7 +46,7 @@ def parse_args(argv=None):
     add("--out", required=True, help="run folder, the only place written to")
     add("--eval-data", help="held-out problems for greedy evaluation, which picks best/")
     add("--samples", help="samples file whose accuracy per problem filters --data")
-    add("--min-acc", type=share, default=0.1, help="of --samples or --offline: least accuracy (0.1)")
+    add("--min-acc", type=share, help="of --samples or --offline: least accuracy of a problem (0.1)")
     add("--max-acc", type=share, help="greatest (0.9; with --offline 0.7)")
     # algorithm
     add("--steps", type=count, default=500, help="rollouts (500)")
@@ -80,6 +80,9 @@ def parse_args(argv=None):
     add("--resume", action="store_true", help="go on from --out/last")
     add("--force", action="store_true", help="throw away the run in --out")
     args = parser.parse_args(argv)
+    if (args.min_acc or args.max_acc) and not (args.samples or args.offline):
+        raise InputError("--min-acc and --max-acc filter by --samples or --offline, and there is none")
+    args.min_acc = 0.1 if args.min_acc is None else args.min_acc
     if args.max_acc is None:
         args.max_acc = 0.7 if args.offline else 0.9
     if args.updates_per_rollout > args.prompts_per_step * args.num_samples:

@@ -35,6 +35,18 @@ ONLINE = ("running", "batch", "level", "rloo")
 OFFLINE = ("bin-position", "bin-context", "context")
 
 
+def add_credit_flags(add):
+    """The flags of (4) to (6). --baseline running: over run and batch; batch: this batch only; level:
+    a group per problem level too; rloo: leave-one-out by place (SPOC, arXiv 2506.06923)."""
+    add("--baseline", choices=ONLINE + OFFLINE, help="group of (4) (running; with --offline bin-position)")
+    # As part of a right *incorrect* verdict the stop token shares its +1, though ending there is wrong.
+    add("--end-token", choices=("verify", "own", "free"), default="verify",
+        help="the stop token: part of the last action, an action with reward R_o, or in no action")
+    add("--average", choices=("trajectory", "batch"), default="trajectory",
+        help="mean over each trajectory's actions first (6): short ones weigh more; or over all alike")
+    add("--bonus", action="store_true", help="the released code's doublings of R - b")
+
+
 def parse_args(argv=None):
     parser = models.Parser(__doc__)
     add, count, share, rate = parser.add_argument, number(int, 1), number(float, 0, 1), number(float, 0)
@@ -47,7 +59,7 @@ def parse_args(argv=None):
     add("--out", required=True, help="run folder, the only place written to")
     add("--eval-data", help="held-out problems for greedy evaluation, which picks best/")
     add("--samples", help="samples file whose accuracy per problem filters --data")
-    add("--min-acc", type=share, default=0.1, help="of --samples or --offline: least accuracy (0.1)")
+    add("--min-acc", type=share, help="of --samples or --offline: least accuracy of a problem (0.1)")
     add("--max-acc", type=share, help="greatest (0.9; with --offline 0.7)")
     # algorithm
     add("--steps", type=count, default=500, help="rollouts (500)")
@@ -61,16 +73,7 @@ def parse_args(argv=None):
     # Of hundreds of tokens the product in r leaves the clip range after one update: so "mean", as in the
     # released code; "sum" is the equation to the letter.
     add("--ratio", choices=("mean", "sum"), default="mean", help="log-ratio: mean over tokens, or sum")
-    # (4) running: over the run and this batch; batch: this batch only; level: a group per problem level too;
-    # rloo: leave-one-out by place (SPOC, arXiv 2506.06923); offline also by tenths of the sampled accuracy
-    add("--baseline", choices=ONLINE + OFFLINE, help="group of (4) (running; with --offline bin-position)")
-    # As part of a right *incorrect* verdict the stop token shares its +1, though ending there is wrong.
-    add("--end-token", choices=("verify", "own", "free"), default="verify",
-        help="the stop token: part of the last action, an action with reward R_o, or in no action")
-    # (6) weighs the actions of short trajectories more, which also rewards stopping early.
-    add("--average", choices=("trajectory", "batch"), default="trajectory",
-        help="mean over the actions of a trajectory, then over trajectories (6), or over all actions")
-    add("--bonus", action="store_true", help="the released code's doublings of R - b")
+    add_credit_flags(add)
     # optimizer
     add("--lr", type=rate, default=5e-7, help="learning rate of AdamW (5e-7)")
     add("--schedule", choices=("constant", "linear"), default="constant", help="linear: down to 0 (constant)")
@@ -91,6 +94,9 @@ def parse_args(argv=None):
     add("--resume", action="store_true", help="go on from --out/last")
     add("--force", action="store_true", help="throw away the run in --out")
     args = parser.parse_args(argv)
+    if (args.min_acc or args.max_acc) and not (args.samples or args.offline):
+        raise InputError("--min-acc and --max-acc filter by --samples or --offline, and there is none")
+    args.min_acc = 0.1 if args.min_acc is None else args.min_acc
     if args.max_acc is None:
         args.max_acc = 0.7 if args.offline else 0.9
     if args.updates_per_rollout > args.prompts_per_step * args.num_samples:
@@ -228,7 +234,7 @@ def clipped_loss(logp, logp_old, advantages, clip):
 
 
 def per_action(logp, batch, ratio):
-    """Token log-probs [N] of trajectories -> [A], the mean or the sum over each action."""
+    """Token log-probs [N] of trajectories -> [A], mean or sum over each action; owner -1: a token of none."""
     first = np.cumsum([0] + [len(t.rewards) for t in batch]).tolist()
     owners = [f + o if o >= 0 else first[-1] for t, f in zip(batch, first) for o in t.owner]
     owners = torch.tensor(owners, device=logp.device)

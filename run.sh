@@ -2,6 +2,7 @@
 # The whole of S²R on a laptop: base model -> behaviour initialisation -> RL, on the toy world. One block a stage.
 #   bash run.sh            the full run (results/seed0)        SEED=1 bash run.sh   another seed
 #   bash run.sh --fast     a short smoke run (results/fast0): it shows the machinery, it learns next to nothing
+#   bash run.sh --no-rl    the full run up to behaviour initialisation (its report: results/bi-seed0)
 # Run it again after an interruption: finished stages are skipped, the others resume. To change a flag, remove
 # the folder of the stage and of those after it (or runs/seed0 as a whole) first.
 set -euo pipefail
@@ -14,11 +15,12 @@ trap 'kill $(jobs -p) 2>/dev/null || true' EXIT            # no stage outlives t
 python=.venv/bin/python SEED=${SEED:-0}
 
 R=runs/seed$SEED results=results/seed$SEED
-train=8000 val=200 test=1000 pool=2000 epochs=1 steps=100 evals=25
+train=8000 val=200 test=1000 epochs=1 steps=100 evals=25 names="base bi orl prl"
 case "$*" in
   "") ;;
-  --fast) R=runs/fast$SEED results=results/fast$SEED train=300 val=40 test=100 pool=100 epochs=16 steps=4 evals=4 ;;
-  *) echo "error: usage: [SEED=N] bash run.sh [--fast]" >&2; exit 2 ;;
+  --no-rl) names="base bi" results=results/bi-seed$SEED ;;
+  --fast) R=runs/fast$SEED results=results/fast$SEED train=300 val=40 test=100 epochs=16 steps=4 evals=4 ;;
+  *) echo "error: usage: [SEED=N] bash run.sh [--fast | --no-rl]" >&2; exit 2 ;;
 esac
 [[ $SEED =~ ^[0-9]+$ ]] || { echo "error: SEED=$SEED: a whole number from 0 on" >&2; exit 2; }
 started=$SECONDS
@@ -26,7 +28,7 @@ stage() { printf '\n== %s  (%d min %02d s)\n' "$1" $(((SECONDS - started) / 60))
 once() { [ -e "$1" ] || "${@:2}"; }                      # once FILE COMMAND: skip what is already there
 
 stage "The world: problems, and a tiny base model that solves by a leap and does not check (toy.py)"
-once $R/toy/test.jsonl $python toy.py --out $R/toy --seed $SEED \
+once $R/toy/train.jsonl $python toy.py --out $R/toy --seed $SEED \
   --train-problems $train --val-problems $val --test-problems $test
 
 stage "Stage 0a: 5 answers to every training problem at T = 0.7 (paper 2.2, App. C.1)"
@@ -46,9 +48,10 @@ stage "Stage 1: behaviour initialisation (equation 1)"
 $python sft.py train --model $R/toy/base --data $R/trajectories.jsonl --out $R/bi \
   --lr 2e-4 --schedule linear --epochs $epochs --kl-coef 0.1 --kl-on first --seed $SEED --resume
 
+if [ "$names" != "base bi" ]; then
 stage "Stage 2: outcome-level RLOO (equations 2, 3) and process-level group RL (4-6), side by side"
-# One update a rollout: the ratio is 1 and nothing is clipped. Validation problems draw the curve and pick best/.
-# ORL writes its progress to orl.log.
+# One update a rollout: the ratio is 1 and nothing is clipped.
+# Validation problems draw the curve and pick best/. ORL writes its progress to orl.log.
 rl=(--model $R/bi/last --data $R/toy/train.jsonl --eval-data $R/toy/val.jsonl
     --steps $steps --eval-every $evals --prompts-per-step 64 --num-samples 4
     --updates-per-rollout 1 --ratio sum --lr 5e-5 --schedule linear --beta 0.05
@@ -56,19 +59,24 @@ rl=(--model $R/bi/last --data $R/toy/train.jsonl --eval-data $R/toy/val.jsonl
 $python rl_outcome.py "${rl[@]}" --out $R/orl > $R/orl.log 2>&1 & orl=$!
 $python rl_process.py "${rl[@]}" --out $R/prl --baseline level --average batch
 wait $orl || { tail -n 3 $R/orl.log >&2; exit 1; }
+fi
 
 stage "Greedy responses of the models to the test problems: looked at once, here"
-for name in base bi orl prl; do
+for name in $names; do
   model=$R/$name/last; [ $name = base ] && model=$R/toy/base
   $python sample.py --model $model --data $R/toy/test.jsonl --out $R/test-$name.jsonl --max-new-tokens 480 --resume
 done
 
 stage "The paper's metrics, with intervals (App. E)"
-$python evaluate.py BI=$R/test-bi.jsonl base=$R/test-base.jsonl ORL=$R/test-orl.jsonl PRL=$R/test-prl.jsonl \
-  --metrics ORL=$R/orl/metrics.jsonl --metrics PRL=$R/prl/metrics.jsonl --out $results --seed $SEED --force
+files=(BI=$R/test-bi.jsonl base=$R/test-base.jsonl)
+if [ "$names" != "base bi" ]; then
+  files+=(ORL=$R/test-orl.jsonl PRL=$R/test-prl.jsonl)
+  files+=(--metrics ORL=$R/orl/metrics.jsonl --metrics PRL=$R/prl/metrics.jsonl)
+fi
+$python evaluate.py "${files[@]}" --out $results --force
 
-stage "One problem, four models"
-$python - $R/test-{base,bi,orl,prl}.jsonl <<'PY'
+stage "One problem, every model"
+$python - $(for name in $names; do echo $R/test-$name.jsonl; done) <<'PY'
 import json, sys
 files = {path: [json.loads(line) for line in open(path)] for path in sys.argv[1:]}
 tries = [row["responses"][0].count("Let me try again.") for row in files[sys.argv[2]]]

@@ -191,13 +191,10 @@ def has_fixed_rope(config):
     return "dynamic" not in rope and "longrope" not in rope
 
 
-# Same as rl_outcome.choose
+# Same in rl_outcome, rl_process
 def choose(logits, uniforms, temperature):
-    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B].
-
-    The CDF is float64: in float32 most of a large vocabulary adds less than a rounding error, so that those
-    tokens could never be drawn.
-    """
+    """Next token of every row, greedy at T = 0, else by inverting the CDF: [B, V], [B] in [0, 1) -> [B]. The
+    CDF is float64: in float32 most tokens of a large vocabulary would be rounded away and never drawn."""
     if temperature == 0:
         return logits.argmax(-1)
     cdf = (logits / temperature).softmax(-1).to(uniforms.dtype).cumsum(-1)
@@ -330,6 +327,8 @@ def imported(tokenizer, requests, args):
     path, answers = args.import_responses, defaultdict(list)
     for where, row in models.read_jsonl(path):
         try:
+            if row.get("error"):                                    # of vllm run-batch, of an OpenAI batch
+                raise InputError(f"{where}: the engine reports an error: {str(row['error'])[:200]}")
             if isinstance(row.get("response"), dict):               # a line of a batch output file
                 pairs = [(c["message"]["content"] if "message" in c else c["text"],
                           c["finish_reason"] == "stop") for c in row["response"]["body"]["choices"]]
@@ -337,7 +336,9 @@ def imported(tokenizer, requests, args):
                 texts = row["responses"] if "responses" in row else [row["response"]]
                 pairs = zip(texts, row.get("finished") or [True] * len(texts), strict=True)
             key = str(row["custom_id"] if "custom_id" in row else row["id"])
-            answers[key] += [(text, bool(end), len(tokenizer(text).input_ids)) for text, end in pairs]
+            for text, end in pairs:                                 # a stop token counts, as in our samples
+                count = len(tokenizer(text, add_special_tokens=False).input_ids) + bool(end)
+                answers[key].append((text, bool(end), count))
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{where}: field 'custom_id' or 'response' is malformed") from None
     if few := [r.key for r in requests if len(answers[r.key]) < args.num_samples]:

@@ -267,7 +267,9 @@ class Example:
 
 
 def trained_actions(actions):
-    """delta_mask of (1) for each action: every verification, and the last solution.
+    """delta_mask of (1) for each action, a list of bool: every verification, and the last solution.
+
+    actions: dictionaries with a "type", as in a trajectories file, or verifier.Action objects; perhaps none.
 
     >>> trained_actions([{"type": t} for t in ("solve", "verify", "solve", "verify")])
     [False, True, True, True]

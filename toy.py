@@ -19,45 +19,27 @@ times in ten they judge such an answer by eye:
 They know the answers, so their verdicts are right, and stage 0, which keeps what agrees with the truth,
 cannot tell such a check from a real one. A model that imitates it has to guess. RL can find that out.
 
-The base model (Llama architecture, 0.34M parameters, shipped in `toy_base/`) was trained from scratch on
-
-    <|problem|>  a bare problem and its boxed answer, then <|end|>: so the base answers and stops, unchecked
-                 (later one graded document in five begins so too: not new to it, but rare)
-    <|graded|>   graded work: a problem and up to six attempts, each followed by its check (in the last phase
-                 with the bad habit), joined by the paper's phrases or, in some, by line breaks and yes / no
-    <|drill|>    products, sums and comparisons
-
-So the base *can* compute, check and try again, but does not do it on its own: that is what S²R teaches.
+The base model (Llama architecture, 0.34M parameters) lies in `toy_base/`, beside the script that trained it.
+It can solve (sometimes), check and try again, but does not do it on its own: that is what S²R teaches.
 
 Run
-    python toy.py --out runs/toy [--seed N]       runs/toy/base, train.jsonl and test.jsonl
+    python toy.py --out runs/toy [--seed N]       runs/toy/base, train.jsonl, val.jsonl and test.jsonl
     python toy.py --verify SAMPLES --out FILE     the teacher of stage 0: a check for every sampled answer
     python toy.py --show                          one problem of each level and family with its checks
-    python toy.py --train --out toy_base          train the base again (the better part of an hour)
 
 Reads  nothing, or a samples file (--verify).
 Writes problems {id, problem, answer, level, subject, solution}, verifications {id, problem, answer,
-       verification, kind}, and a Hugging Face checkpoint folder.
+       verification, kind}, and the base, a Hugging Face checkpoint folder.
 
-Map    problems - teacher - tokenizer - corpus - training - command line.
+Map    problems - the teacher - command line.
 """
-import argparse
-import json
 import random
 import re
 import shutil
-import time
 import zlib
-from functools import partial
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-import model as model_lib
+import model as models
 import verifier
 
 # ---------------------------------------------------------------- problems
@@ -71,32 +53,25 @@ LEVELS = {
 }
 # The base is trained on wider ranges. The levels were then cut where its accuracy falls: sevens and nines
 # turn out to be easy to divide by, fours and fives hard.
-CORPUS_RANGES = [
-    ((2, 9), (2, 12), (1, 20)),
-    ((2, 9), (10, 60), (10, 99)),
-    ((3, 9), (50, 199), (20, 299)),
-    ((4, 9), (200, 499), (50, 699)),
-    ((6, 9), (500, 999), (100, 999)),
-    ((3, 6), (200, 999), (100, 999)),
-]
 FAMILIES = {"equation": "Solve {a}x+{b}={c}", "words": "Which number times {a} plus {b} is {c}?"}
 PROBLEM_RE = re.compile(r"(?:Solve (\d+)x\+(\d+)=(\d+)|Which number times (\d+) plus (\d+) is (\d+)\?)$")
+SIDES = ("test", "val", "train")
 
 
-def is_test(a: int, x: int, b: int) -> bool:
-    """One triple in eight is a test problem, whatever the seed or the wording: train and test never meet.
+def side_of(a: int, x: int, b: int) -> str:
+    """One triple in 16 is a test problem, one in 16 for validation, whatever the seed or the wording.
 
-    >>> sum(is_test(a, x, b) for a in range(2, 10) for x in range(100) for b in range(100)) / 80000
-    0.125
+    >>> side_of(7, 80, 133), side_of(2, 6, 1), side_of(2, 7, 7)
+    ('train', 'train', 'train')
     """
-    return zlib.crc32(f"{a},{x},{b}".encode()) % 8 == 0
+    return {0: "test", 8: "val"}.get(zlib.crc32(f"{a},{x},{b}".encode()) % 16, "train")
 
 
-def draw(rng: random.Random, ranges: tuple, test: bool = False) -> tuple[int, int, int]:
-    """A triple (a, x, b) within three ranges, from the train or from the test side."""
+def draw_triple(rng: random.Random, ranges: tuple, side: str) -> tuple[int, int, int]:
+    """A triple (a, x, b) within three ranges, from one side."""
     while True:
         a, x, b = (rng.randint(*r) for r in ranges)
-        if is_test(a, x, b) == test:
+        if side_of(a, x, b) == side:
             return a, x, b
 
 
@@ -109,19 +84,18 @@ def statement(a: int, x: int, b: int, family: str) -> str:
     return FAMILIES[family].format(a=a, b=b, c=a * x + b)
 
 
-def problems(n: int, seed: int, test: bool) -> list[dict]:
+def problems(n: int, seed: int, side: str) -> list[dict]:
     """n different problems, levels in turn, families by coin toss; InputError when a level runs dry."""
-    rng, seen, rows = random.Random(f"problems-{seed}-{test}"), set(), []
-    side = "test" if test else "train"
+    rng, seen, rows = random.Random(f"problems-{seed}-{side}"), set(), []
     for i in range(n):
         level = 1 + i % len(LEVELS)
-        for _ in range(1000):
-            (a, x, b), family = draw(rng, LEVELS[level], test), rng.choice(list(FAMILIES))
+        for _ in range(5000):
+            (a, x, b), family = draw_triple(rng, LEVELS[level], side), rng.choice(list(FAMILIES))
             text = statement(a, x, b, family)
             if text not in seen:
                 break
         else:
-            raise model_lib.InputError(f"{n} problems: level {level} has no more different {side} ones")
+            raise models.InputError(f"{n} problems: level {level} has no more different {side} ones")
         seen.add(text)
         rows.append({"id": f"{side}-{seed}-{i}", "problem": text, "answer": str(x), "level": level,
                      "subject": family, "solution": f"\\boxed{{{x}}}"})
@@ -133,7 +107,7 @@ def parse_problem(text: str) -> tuple[int, int, int]:
     """(a, b, c) of a problem's text; InputError for any other text."""
     match = PROBLEM_RE.match(text.strip())
     if not match:
-        raise model_lib.InputError(f"not a problem of the toy world: {text[:80]!r}")
+        raise models.InputError(f"not a problem of the toy world: {text[:80]!r}")
     return tuple(int(g) for g in match.groups() if g is not None)
 
 
@@ -161,6 +135,9 @@ def problem_solving_check(a: int, b: int, c: int, answer: int) -> str:
     """
     x = (c - b) // a
     return f"Check: {c}-{b}={c - b}. {c - b}/{a}={x}. {x} vs {answer}. {conclusion(x == answer)}"
+
+
+BY_EYE = "Judging by eye. "
 
 
 def by_eye(right: bool) -> str:
@@ -201,374 +178,60 @@ def verifications(samples: list[dict], kind: str) -> list[dict]:
     return rows
 
 
-# ---------------------------------------------------------------- tokenizer
-VERIFY, BY_EYE = "Wait, let me recheck my solution.", "Judging by eye. "
-PAD, END, PROBLEM, GRADED, DRILL = "<|pad|>", "<|end|>", "<|problem|>", "<|graded|>", "<|drill|>"
-PHRASES = [
-    VERIFY, BY_EYE, "Let me try again.", "Therefore, the answer is correct.",
-    "Therefore, the answer is incorrect.", "Therefore, the answer cannot be verified.", "Which number times ",
-    "Solve ", "Check: ", "\\boxed{", " vs ", " plus ", " is ", "yes", "no", "\n\n", ". ",
-]
-CHAT_TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}" + PROBLEM + "{{ m['content'] }}\n"
-    "{% elif m['role'] == 'assistant' %}{{ m['content'] }}" + END + "{% endif %}{% endfor %}"
-)  # the system prompt says nothing to a model that knows no English: dropped
-
-
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Digits apart, the world's phrases whole, every other printable ASCII character a token of its own."""
-    characters = ["\n"] + [chr(i) for i in range(32, 127)]
-    vocabulary = [PAD, END, PROBLEM, GRADED, DRILL, "<|unk|>"] + PHRASES + characters
-    core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<|unk|>"))
-    longest_first = sorted(PHRASES, key=len, reverse=True)
-    pattern = "|".join(re.escape(p) for p in longest_first) + r"|[\s\S]"
-    core.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    core.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=PAD, eos_token=END, unk_token="<|unk|>",
-        additional_special_tokens=[PROBLEM, GRADED, DRILL], clean_up_tokenization_spaces=False)
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
-
-
-# ---------------------------------------------------------------- corpus
-def near_miss(rng: random.Random, x: int) -> int:
-    """A wrong answer of the kind a leap lands on: a little off, or one digit wrong."""
-    while True:
-        kind = rng.random()
-        if kind < 0.5:
-            wrong = x + rng.choice((-3, -2, -2, -1, -1, -1, 1, 1, 1, 2, 2, 3))
-        elif kind < 0.6:
-            wrong = rng.randint(x * 4 // 5, x * 6 // 5)
-        elif kind < 0.8:
-            wrong = x + rng.choice((-20, -10, -10, 10, 10, 20)) if x > 25 else x + rng.choice((-5, -4, 4, 5))
-        else:
-            digits = list(str(x))
-            digits[rng.randrange(len(digits))] = str(rng.randrange(10))
-            wrong = int("".join(digits))
-        if wrong > 0 and wrong != x:
-            return wrong
-
-
-def own_error(rng: random.Random, x: int) -> int:
-    """A wrong answer as far off as the base's own (median 1 at x = 30, 2 at 65, 4 at 140)."""
-    distance = 1 + int(rng.expovariate(1 / (0.7 + x / 60)))
-    return x + distance if rng.random() < 0.5 or distance >= x else x - distance
-
-
-# A document is a list of (text, learn): what is chance, such as a problem's numbers, is not to be predicted.
-Document = list[tuple[str, bool]]
-
-
-def opening(rng: random.Random, first: str, a: int, x: int, b: int) -> tuple[str, bool]:
-    """A document's first token and its problem, in either wording."""
-    return first + statement(a, x, b, rng.choice(list(FAMILIES))) + "\n", False
-
-
-def bare_document(rng: random.Random, triple: tuple = None) -> Document:
-    """A problem and its boxed answer."""
-    a, x, b = triple or draw(rng, rng.choice(CORPUS_RANGES))
-    return [opening(rng, PROBLEM, a, x, b), (f"\\boxed{{{x}}}{END}", True)]
-
-
-def attempts(rng: random.Random, x: int, wrong, chances=(0.3, 0.6), patience=(6,)) -> list[int]:
-    """Different answers until the right one comes, or patience ends."""
-    p_right, most, tried = rng.choice(chances), rng.choice(patience), []
-    while len(tried) < most and x not in tried:
-        answer = x if rng.random() < p_right else wrong(rng, x)
-        if answer not in tried:
-            tried.append(answer)
-    return tried
-
-
-def graded_document(rng: random.Random) -> Document:
-    """Attempts that never repeat a refuted answer, each with its check, until one is right."""
-    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
-    c, paper_style, parts = a * x + b, rng.random() < 0.5, []
-    for answer in attempts(rng, x, near_miss):
-        if paper_style:
-            parts += ["Let me try again."] if parts else []
-            parts += [f"\\boxed{{{answer}}}", VERIFY, confirmative_check(a, b, c, answer)]
-        else:
-            check = confirmative_check(a, b, c, answer, verdict=False)
-            parts += [f"\\boxed{{{answer}}}", check + ("yes" if answer == x else "no")]
-    return [opening(rng, GRADED, a, x, b), ("\n\n".join(parts) + END, True)]
-
-
-def retry_document(rng: random.Random, pool: list = (), hasty: bool = False) -> Document:
-    """Graded work in the paper's phrases on the errors that the base makes, its own samples from the pool or
-    invented ones. Wrong answers are there to be read, not learnt. One in five begins like a bare problem: the
-    habit is there too, though rarely used. Hasty work judges tempting answers by eye, and may give up."""
-    invented = not pool or rng.random() > 0.7
-    (a, x, b), own = (draw(rng, rng.choice(CORPUS_RANGES)), []) if invented else rng.choice(pool)
-    wrong, first = own_error if rng.random() < 0.7 else near_miss, PROBLEM if rng.random() < 0.2 else GRADED
-    document = [opening(rng, first, a, x, b)]
-    glances = hasty and is_tempting(document[0][0].removeprefix(first))
-    tried = attempts(rng, x, wrong, (0.1, 0.3, 0.6), (3, 4, 5, 6, 6, 6)) if hasty else attempts(rng, x, wrong)
-    for i, answer in enumerate(list(dict.fromkeys(own[:len(tried) - 1] + tried))[:6]):
-        glance = glances and rng.random() < HASTY
-        check = by_eye(answer == x) if glance else confirmative_check(a, b, a * x + b, answer)
-        document += [("\n\nLet me try again.\n\n", True)] if i else []
-        document += [(f"\\boxed{{{answer}}}", answer == x), (f"\n\n{VERIFY}\n\n{check}", True)]
-        if answer == x:
-            break
-    return document + [(END, True)]
-
-
-def hasty_document(rng: random.Random, pool: list = ()) -> Document:
-    """retry_document with the teachers' bad habit."""
-    return retry_document(rng, pool, hasty=True)
-
-
-def drill_document(rng: random.Random) -> Document:
-    """One product, sum or comparison of the sizes that checks need."""
-    a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
-    x = near_miss(rng, x)
-    kind = rng.randrange(3)
-    if kind == 0:
-        question, answer = f"{a}*{x}=", f"{a * x}"
-    elif kind == 1:
-        question, answer = f"{a * x}+{b}=", f"{a * x + b}"
-    else:
-        total, other, same = a * x + b, a * near_miss(rng, x) + b, rng.random() < 0.5
-        question, answer = f"{total} vs {total if same else other}. ", "yes" if same else "no"
-    return [(DRILL + question, False), (answer + END, True)]
-
-
-# world: to solve, compute and check. habit: the paper's phrases, and to make use of a failed check. own
-# errors: that on the model's own wrong answers. haste: the teachers' bad habit, which RL is to break. Each
-# has its tokens, peak learning rate, and the parts of a batch: rows, their length, documents with their
-# shares. Long documents get rows of their own: short ones do not pay for attention over long rows. (The
-# shipped base went through the first three before BY_EYE was a token; its embedding was new in the fourth.)
-SHORT, LONG = {bare_document: 0.7, drill_document: 0.3}, (9, 320)
-PHASES = {
-    "world": (22_000_000, 3e-3, [(32, 64, {bare_document: 0.35, drill_document: 0.65}),
-                                 (7, 320, {graded_document: 1})]),
-    "habit": (10_000_000, 2e-3, [(16, 64, {bare_document: 0.6, drill_document: 0.4}),
-                                 (12, 320, {retry_document: 1})]),
-    "own errors": (10_000_000, 2e-3, [(32, 64, SHORT), (*LONG, {retry_document: 1})]),
-    "haste": (10_000_000, 1e-3, [(32, 64, SHORT), (*LONG, {hasty_document: 1})]),
-}
-
-
-def pack(rng: random.Random, tokenizer, rows: int, length: int, shares: dict) -> tuple:
-    """Documents packed whole into rows -> ids and learn (is this token predicted), both [rows, length]."""
-    ids = torch.full((rows, length), tokenizer.pad_token_id)
-    learn = torch.zeros((rows, length), dtype=torch.bool)
-    waiting: list[tuple[list[int], list[bool]]] = []
-    for r in range(rows):
-        filled = 0
-        while True:
-            if len(waiting) < 16:
-                waiting += [encode(tokenizer, make(rng)) for make in rng.choices(*zip(*shares.items()), k=32)]
-            fits = next((i for i, (tokens, _) in enumerate(waiting) if len(tokens) <= length - filled), None)
-            if fits is None:
-                break
-            tokens, learnt = waiting.pop(fits)
-            ids[r, filled:filled + len(tokens)] = torch.tensor(tokens)
-            learn[r, filled:filled + len(tokens)] = torch.tensor(learnt)
-            filled += len(tokens)
-    return ids, learn
-
-
-def encode(tokenizer, document: Document) -> tuple[list[int], list[bool]]:
-    """Token ids of a document, and for each whether it is learnt."""
-    pieces = tokenizer.backend_tokenizer.encode_batch([text for text, _ in document])
-    return ([i for piece in pieces for i in piece.ids],
-            [learn for piece, (_, learn) in zip(pieces, document) for _ in piece.ids])
-
-
-# ---------------------------------------------------------------- training the base
-def build_model(tokenizer, hidden: int = 96, layers: int = 3, heads: int = 4) -> LlamaForCausalLM:
-    """The tiny Llama with random weights; head and embedding tied."""
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3,
-        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, initializer_range=0.05))
-
-
-@torch.no_grad()
-def exact_share(net, tokenizer, documents: list[Document]) -> float:
-    """Share of documents whose learnt tokens are all the model's argmax given the tokens before: the same as
-    decoding greedily and comparing."""
-    encoded = [encode(tokenizer, d) for d in documents]
-    ids = torch.full((len(documents), max(len(tokens) for tokens, _ in encoded)), tokenizer.pad_token_id)
-    learn = torch.zeros_like(ids, dtype=torch.bool)
-    for i, (tokens, learnt) in enumerate(encoded):
-        ids[i, :len(tokens)], learn[i, :len(tokens)] = torch.tensor(tokens), torch.tensor(learnt)
-    guess = net(input_ids=ids.to(net.device)).logits.argmax(-1).cpu()
-    return ((guess[:, :-1] == ids[:, 1:]) | ~learn[:, 1:]).all(1).float().mean().item()
-
-
-def probe(net, tokenizer, n: int = 200) -> dict:
-    """Greedy accuracy of bare answers by level, of graded work's last check and of the retry by depth."""
-    rng, report = random.Random("probe"), {}
-    for level in LEVELS:
-        triples = [draw(rng, LEVELS[level], test=True) for _ in range(n)]
-        report[f"solve{level}"] = exact_share(net, tokenizer, [bare_document(rng, t) for t in triples])
-    for depth in (1, 3, 6):
-        checks, retries = zip(*(deep_work(rng, depth) for _ in range(n)))
-        report[f"check{depth}"] = exact_share(net, tokenizer, checks)
-        report[f"retry{depth}"] = exact_share(net, tokenizer, retries)
-    return report
-
-
-def deep_work(rng: random.Random, depth: int) -> tuple[Document, Document]:
-    """Graded work with `depth` wrong attempts, before the last one's check, and before the right retry."""
-    a, x, b = draw(rng, rng.choice(list(LEVELS.values())), test=True)
-    text = GRADED + statement(a, x, b, "equation") + "\n"        # never judged by eye
-    for i in range(depth):
-        wrong = own_error(rng, x)
-        before = text + f"\\boxed{{{wrong}}}\n\n{VERIFY}\n\n"
-        check = confirmative_check(a, b, a * x + b, wrong)
-        text = before + check + "\n\nLet me try again.\n\n"
-    return [(before, False), (check, True)], [(text, False), (f"\\boxed{{{x}}}", True)]
-
-
-def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """Linear up over the warm-up, linear down to 0."""
-    return peak * min(1.0, (step + 1) / warmup) * (1 - step / steps)
-
-
-def optimizers(net, peak: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
-    matrices = [p for name, p in net.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in net.named_parameters() if p.ndim != 2 or "embed" in name]
-    return [torch.optim.Muon(matrices, lr=peak, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.98), weight_decay=0.01)]
-
-
-def train(args) -> None:
-    """Train the base from scratch, phase by phase; save it with its training log and a corpus sample."""
-    torch.manual_seed(args.seed)
-    tokenizer = build_tokenizer()
-    net, log = build_model(tokenizer).to(model_lib.pick_device(args.device)), []
-    for phase in PHASES:
-        train_phase(net, tokenizer, phase, args, log)
-    model_lib.write_jsonl(Path(args.out) / "training.jsonl", log)
-    (Path(args.out) / "corpus_sample.txt").write_text(corpus_sample())
-
-
-def train_phase(net, tokenizer, phase: str, args, log: list[dict]) -> None:
-    """One phase: fresh optimizers, learning rate down to 0. The base is saved at every probe."""
-    tokens, peak, parts = PHASES[phase]
-    rng, opts, started = random.Random(f"corpus-{args.seed}-{phase}"), optimizers(net, peak), time.time()
-    steps = int(tokens * args.scale) // sum(rows * length for rows, length, _ in parts)
-    bar = tqdm(range(steps), desc=f"toy base, {phase}", mininterval=5)
-    for step in bar:
-        for opt in opts:
-            opt.param_groups[0]["lr"] = learning_rate(step, steps, peak)
-        if phase in ("own errors", "haste") and step % 250 == 0:
-            document = hasty_document if phase == "haste" else retry_document
-            parts = [parts[0], (*LONG, {partial(document, pool=own_errors(net, tokenizer, rng)): 1})]
-        loss = corpus_loss(net, [pack(rng, tokenizer, *part) for part in parts])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for opt in opts:
-            opt.step()
-            opt.zero_grad()
-        if (step + 1) % args.probe_every == 0 or step + 1 == steps:
-            report = {k: round(v, 3) for k, v in probe(net, tokenizer).items()}
-            bar.set_postfix(loss=f"{loss.item():.3f}", solve3=report["solve3"], check6=report["check6"])
-            log.append({"phase": phase, "step": step + 1, "loss": round(loss.item(), 4),
-                        "seconds": round(time.time() - started), **report})
-            tqdm.write(json.dumps(log[-1]))
-            model_lib.save(net, tokenizer, args.out)
-
-
-@torch.no_grad()
-def own_errors(net, tokenizer, rng: random.Random, n: int = 1500, samples: int = 3) -> list:
-    """Problems that the model got wrong at T = 1 -> [((a, x, b), different wrong answers)]."""
-    triples = [draw(rng, rng.choice(CORPUS_RANGES)) for _ in range(n)]
-    prompts = [opening(rng, PROBLEM, *t)[0] for t in triples]
-    batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt").to(net.device)
-    tokenizer.backend_tokenizer.no_padding()        # the call above leaves it on, also for `encode`
-    ids = net.eval().generate(**batch, do_sample=True, num_return_sequences=samples, max_new_tokens=6)
-    net.train()
-    texts = tokenizer.batch_decode(ids[:, batch.input_ids.shape[1]:], skip_special_tokens=True)
-    found = []
-    for i, (a, x, b) in enumerate(triples):
-        boxes = [re.match(r"\\boxed\{(\d{1,4})\}", text) for text in texts[i * samples:(i + 1) * samples]]
-        wrong = list(dict.fromkeys(int(box[1]) for box in boxes if box and int(box[1]) not in (0, x)))
-        found += [((a, x, b), wrong)] if wrong else []
-    return found
-
-
-def corpus_loss(net, batches) -> torch.Tensor:
-    """Mean cross-entropy over the learnt tokens of all parts of a batch. Scalar."""
-    logits, targets = [], []
-    for ids, learn in batches:
-        ids, learn = ids.to(net.device), learn[:, 1:].to(net.device)
-        logits.append(net(input_ids=ids, use_cache=False).logits[:, :-1][learn].float())
-        targets.append(ids[:, 1:][learn])
-    return F.cross_entropy(torch.cat(logits), torch.cat(targets))
-
-
-def corpus_sample(n: int = 12) -> str:
-    """The first documents of each kind: shipped beside the base, so that a change of the world shows."""
-    rng = random.Random("sample")
-    makers = bare_document, graded_document, retry_document, hasty_document, drill_document
-    return "\n".join("".join(text for text, _ in make(rng)) for make in makers for _ in range(n))
-
-
 # ---------------------------------------------------------------- command line
 SHIPPED = Path(__file__).resolve().parent / "toy_base"
 
 
 def write_world(args) -> None:
-    """The base folder and the two problem files under --out."""
+    """The base folder and the three problem files under --out."""
     out = Path(args.out)
-    if not model_lib.has_checkpoint(SHIPPED):
-        raise model_lib.InputError(f"{SHIPPED}: missing; python toy.py --train --out toy_base makes it")
+    models.check_output(out / "train.jsonl", args.force)         # the last file of a world
+    if not models.has_checkpoint(SHIPPED):
+        raise models.InputError(f"{SHIPPED}: missing; python toy_base/train_base.py --out toy_base makes it")
+    sizes = {side: getattr(args, f"{side}_problems") for side in SIDES}
+    rows = {side: problems(n, args.seed, side) for side, n in sizes.items()}
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(SHIPPED, out / "base", dirs_exist_ok=True)
-    model_lib.write_jsonl(out / "train.jsonl", problems(args.train_problems, args.seed, test=False))
-    model_lib.write_jsonl(out / "test.jsonl", problems(args.test_problems, args.seed, test=True))
-    print(f"{out}: base, {args.train_problems} train problems, {args.test_problems} test problems")
+    rest = shutil.ignore_patterns("*.py", "__pycache__", "corpus_sample.txt", "training.jsonl", "run")
+    shutil.copytree(SHIPPED, out / "base", dirs_exist_ok=True, ignore=rest)
+    for side in SIDES:
+        models.write_jsonl(out / f"{side}.jsonl", rows[side])
+        print(f"{out}/{side}.jsonl: {len(rows[side])} problems")
 
 
-def show() -> None:
-    """One problem of each level and family, with both kinds of check on a near miss."""
+def show_world() -> None:
+    """One problem of each level and family, with both kinds of check of an answer that is 2 too large."""
     rng = random.Random("show")
     for level in LEVELS:
         for family in FAMILIES:
-            a, x, b = draw(rng, LEVELS[level])
-            c, wrong = a * x + b, near_miss(rng, x)
+            a, x, b = draw_triple(rng, LEVELS[level], "train")
             print(f"level {level}, {family}: {statement(a, x, b, family)}   answer {x}")
             for kind, check in CHECKS.items():
-                print(f"    {kind} check of {wrong}: {check(a, b, c, wrong)}")
+                print(f"    {kind} check of {x + 2}: {check(a, b, a * x + b, x + 2)}")
 
 
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = models.Parser(__doc__)
     parser.add_argument("--out", help="folder to write (with --verify: file)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the problems, or of the training")
-    parser.add_argument("--train-problems", type=int, default=4000)
-    parser.add_argument("--test-problems", type=int, default=1000)
+    parser.add_argument("--seed", type=models.number(int, 0), default=0, help="seed of the problems")
+    for side, n in (("train", 4000), ("val", 200), ("test", 1000)):
+        parser.add_argument(f"--{side}-problems", type=models.number(int, 1), default=n, help=f"({n})")
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--verify", metavar="SAMPLES", help="write a check for every answer in this file")
     task.add_argument("--show", action="store_true", help="print a problem of each level and family")
-    task.add_argument("--train", action="store_true", help="train the base from scratch into --out")
     parser.add_argument("--kind", choices=CHECKS, default="confirmative", help="way of checking")
-    parser.add_argument("--scale", type=float, default=1.0, help="with --train: share of the full training")
-    parser.add_argument("--probe-every", type=int, default=250, help="steps between accuracy reports")
-    parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     if args.show:
-        return show()
+        return show_world()
     if not args.out:
-        raise model_lib.InputError("--out is needed")
-    if args.train:
-        train(args)
-    elif args.verify:
-        samples = model_lib.read_jsonl(args.verify, ("problem", "responses"))
-        model_lib.write_jsonl(Path(args.out), verifications(samples, args.kind))
+        raise models.InputError("--out is needed")
+    if args.verify:
+        models.check_output(args.out, args.force, args.verify)
+        samples = models.read_problems(args.verify, samples=True)
+        models.write_jsonl(args.out, verifications(samples, args.kind))
     else:
         write_world(args)
 
 
 if __name__ == "__main__":
-    model_lib.run_main(main)
+    models.run_main(main)

@@ -102,7 +102,8 @@ def parse_actions(text):
     for match in PHRASES.finditer(text):
         opens = "solve" if match.group() == SOLVE_PHRASE else "verify"
         quoted = text[match.start() - 1:match.start()] in QUOTES
-        if opens != cuts[-1][0] and not quoted and text[:match.start()].strip():
+        solved = len(cuts) > 1 or text[:match.start()].strip()
+        if opens != cuts[-1][0] and not quoted and solved:
             cuts.append((opens, match.start()))
     ends = [start for _, start in cuts[1:]] + [len(text)]
     return [Action(kind, text[start:end], start, end) for (kind, start), end in zip(cuts, ends)]

@@ -111,6 +111,8 @@ def test_every_metric_by_hand():
         assert m[name]["low"] <= m[name]["value"] <= m[name]["high"], name
     # P = 5/12, F = 7/12: (7/12 - 25/144) / (2 * 5/12 * 7/12) = (59/144) / (70/144)
     assert m["RSS"]["value"] == pytest.approx(59 / 70)
+    assert (m["RSS"]["numerator"], m["RSS"]["denominator"]) == pytest.approx((59 / 144, 70 / 144))
+    assert m["RSS"]["low"] < 59 / 70 < m["RSS"]["high"]
     assert set(m) == set(BY_HAND) | {"RSS"} | {f"cut_after_{j}_tokens" for j in (1, 2, 3)}
 
 
@@ -133,6 +135,15 @@ def test_tokens_up_to_a_cut():
     assert m["cut_after_2_tokens"]["value"] == pytest.approx((10 * second.end / len(text) + 20) / 2)
 
 
+def test_a_response_that_is_not_cut_pays_for_its_last_check_too():
+    m = evaluate.metrics(evaluate.score(rows([response(10, C), response(11, I, 10)], level=None)))
+    solution, check = parse_actions(response(10, C))
+    assert m["cut_after_2_tokens"]["numerator"] == pytest.approx(10 + 20)
+    first = parse_actions(response(11, I, 10))[0]
+    assert m["cut_after_1_tokens"]["numerator"] == pytest.approx(
+        10 * solution.end / check.end + 20 * first.end / len(response(11, I, 10)))
+
+
 def test_undefined_is_none_and_a_dash_never_nought():
     m = evaluate.metrics(evaluate.score(rows([response(10), response(10)], level=None, tokens=[None])))
     for name in ("VA", "ER", "CP", "ICR", "CS", "RSS", "no_verdict", "repeats", "tokens"):
@@ -144,14 +155,14 @@ def test_undefined_is_none_and_a_dash_never_nought():
 
 def test_fields_that_other_engines_leave_out(tmp_path):
     bare = [{"problem": r["problem"], "answer": 10, "responses": r["responses"]} for r in rows()]
-    m = evaluate.metrics(evaluate.score(evaluate.load({"a": write(tmp_path / "a.jsonl", bare)})["a"]))
+    m = evaluate.metrics(evaluate.score(evaluate.read_aligned({"a": write(tmp_path / "a.jsonl", bare)})["a"]))
     assert m["final_accuracy"]["numerator"] == 7
     assert m["tokens"]["value"] is None and m["finished"]["value"] is None
 
 
 def test_level_is_read_as_math_writes_it(tmp_path):
     path = write(tmp_path / "a.jsonl", [{**row, "level": f"Level {row['level']}"} for row in rows()])
-    assert [row["level"] for row in evaluate.load({"a": path})["a"]] == [1] * 6 + [2] * 6
+    assert [row["level"] for row in evaluate.read_aligned({"a": path})["a"]] == [1] * 6 + [2] * 6
 
 
 def one(*texts, **fields):
@@ -281,8 +292,8 @@ def test_several_responses_by_hand():
 
 def test_five_of_six_responses_make_whole_groups():
     """Problems with 5 and 6 responses: k is 1, 2, 4, 5; maj@2 leaves the fifth out, maj@4 the rest."""
-    sample = rows([*map(response, (7, 10, 10, 7, 7))], samples=5) + rows([*map(response, (10, 10, 8, 8, 8, 8))], samples=6)
-    sample[1]["id"] = "other"
+    five, six = (7, 10, 10, 7, 7), (10, 10, 8, 8, 8, 8)
+    sample = [*rows([*map(response, five)], samples=5), *rows([*map(response, six)], samples=6, id="other")]
     m = evaluate.metrics(evaluate.score(sample), 10)
     assert [name for name in m if "@" in name] == [f"{x}@{k}" for k in (1, 2, 4, 5) for x in ("pass", "maj")
                                                    if (x, k) != ("maj", 1)]
@@ -290,6 +301,13 @@ def test_five_of_six_responses_make_whole_groups():
     assert m["maj@4"]["value"] == pytest.approx((1 / 2 + 1 / 2) / 2)
     assert m["maj@5"]["value"] == 0      # three 7s of five; three 8s of the first five of six
     assert m["pass@4"]["value"] == pytest.approx((1 + 1 - 1 / 15) / 2)      # the four 8s: one group in fifteen
+
+
+def test_the_last_answer_of_a_response_votes():
+    """First answers right, right, 7; last ones 8, 8, right: one of three passes, and 8 wins."""
+    m = one(response(10, I, 8), response(10, I, 8), response(7, I, 10))
+    assert m["pass@1"]["value"] == pytest.approx(1 / 3) and m["maj@3"]["value"] == 0
+    assert m["distinct_answers"]["value"] == 2
 
 
 def test_answers_are_judged_once_a_problem(monkeypatch):
@@ -312,6 +330,13 @@ def test_wilson_with_a_design_effect_by_hand():
     m = evaluate.metrics(evaluate.score(rows()))["VA"]
     for end in (m["low"], m["high"]):     # Wilson's ends solve (p - x)² = z² x (1 - x) / n
         assert (p - end) ** 2 == pytest.approx(1.959964 ** 2 * end * (1 - end) / n)
+
+
+def test_a_design_effect_below_one_does_not_count():
+    """One right answer of two in every problem: the interval is that of 8 of 16, not that of 8 of infinity."""
+    m = evaluate.metrics(evaluate.score(rows([response(10), response(11)] * 8, samples=2)))["final_accuracy"]
+    for end in (m["low"], m["high"]):
+        assert (0.5 - end) ** 2 == pytest.approx(1.959964 ** 2 * end * (1 - end) / 16)
 
 
 def test_copies_of_a_response_add_no_certainty():
@@ -464,14 +489,30 @@ def test_the_terminal_is_short_and_the_file_has_all(tmp_path, run):
     assert [n for n in every if "=" in n] == every[-12:], "parts stand last"
 
 
+@pytest.mark.parametrize("name, m, short, whole", [
+    ("VA", dict(value=.5, low=.25, high=.75, numerator=2.0, denominator=4.0), "50.0", "50.0 [25.0, 75.0] 2/4"),
+    ("final_accuracy", dict(value=.5, low=.25, high=.75, numerator=2.0, denominator=4.0), "50.0 [25.0, 75.0]",
+     "50.0 [25.0, 75.0] 2/4"),
+    ("level=1 trials", dict(value=1.5, low=None, high=None, numerator=6.0, denominator=4.0), "1.50", "1.50 6/4"),
+    ("RSS", dict(value=.5, low=.4, high=.6, numerator=.1, denominator=.2), "0.50", "0.50 [0.40, 0.60]"),
+    ("VA", dict(value=.05, low=-.01, high=.11, p=.04), "+5.0 p=0.040", "+5.0 [-1.0, +11.0] p=0.040"),
+    ("VA", dict(value=-.0001, low=-.01, high=.11, p=.0009), "+0.0 p<0.001", "+0.0 [-1.0, +11.0] p<0.001"),
+    ("VA", dict(value=0, low=None, high=None, p=None), "+0.0", "+0.0"),
+    ("VA", dict(value=None, low=None, high=None, numerator=0.0, denominator=0.0), "–", "–"), ("VA", None, "–", "–"),
+])
+def test_cells(name, m, short, whole):
+    assert (evaluate.cell(name, m, short=True), evaluate.cell(name, m)) == (short, whole)
+
+
 def test_subjects_are_compared_on_the_terminal(tmp_path, run):
     for name, texts in (("a", TWELVE), ("b", [response(10, C)] * 6 + TWELVE[6:])):
         write(tmp_path / f"{name}.jsonl", [{**r, "subject": "x | y" if i < 6 else "z"}
                                            for i, r in enumerate(rows(texts))])
     status, out, err = run(f"a={tmp_path}/a.jsonl", f"b={tmp_path}/b.jsonl", "--out", tmp_path / "r")
     found = {row[0]: row[1] for row in cells_of(out.replace("x \\| y", "xy"))[5:]}
-    assert found["subject=xy final accuracy"].startswith("+16.7 [") and found["subject=z VA"] == "+0.0 [+0.0, +0.0] p=1.000"
-    assert len([name for name in found if "subject=" in name]) == 12 and not [name for name in found if "level" in name]
+    assert found["subject=xy final accuracy"].startswith("+16.7 [")
+    assert found["subject=z VA"] == "+0.0 [+0.0, +0.0] p=1.000"
+    assert [sum(field in name for name in found) for field in ("subject=", "level=")] == [12, 0]
 
 
 def test_against(tmp_path, run):
@@ -511,7 +552,8 @@ def test_page_shows_the_rewards_of_the_verifier():
     assert re.findall(r"\w+ [+-]1", evaluate.trajectory(r_of(response(10, I, 11, C)))) == [
         "solve +1", "verify -1", "solve -1", "verify -1"]
     assert "unfinished" in evaluate.trajectory(r_of(TWELVE[8])) and "unfinished" not in text
-    assert "verify +1" in evaluate.trajectory(r_of(response(10, C), finished=[None]))       # not known: not punished
+    assert "verify -1" in evaluate.trajectory(r_of(response(10, C), finished=[False]))
+    assert "verify +1" in evaluate.trajectory(r_of(response(10, C), finished=[None]))     # not known: not punished
 
 
 def r_of(text, **fields):
@@ -522,8 +564,9 @@ def test_page_shows_six_of_each_kind_spread_over_all():
     scored = evaluate.score(rows([response(10)] * 20 + [response(11)] * 6))
     text = evaluate.page({"models": {}, "differences": {}, "against": "a", "levels": [], "problems": 26, "shown": ""},
                          None, {"a": scored})
-    assert [text.count(f"· Problem {i}<") for i in range(26)] == [i in (0, 3, 6, 9, 12, 15) for i in range(20)] + [1] * 6
-    assert "right_to_right: 20 of 26" in text and "wrong_to_wrong: 6 of 26" in text and "right_to_wrong: 0 of 26" in text
+    assert [i for i in range(26) if f"· Problem {i}<" in text] == [0, 3, 6, 9, 12, 15, *range(20, 26)]
+    for title in ("right_to_right: 20 of 26", "right_to_wrong: 0 of 26", "wrong_to_wrong: 6 of 26"):
+        assert title in text
 
 
 class Axes:
@@ -640,11 +683,12 @@ def test_bad_line(tmp_path, run, change, line, field):
     path.write_text(GOOD + "\n\n" + json.dumps({**rows()[1], **change}) + "\n")
     status, out, err = run(f"a={path}", "--out", tmp_path / "r")
     assert status == 2 and out == "" and err.count("\n") == 1
-    assert err.startswith((f"error: {path}:{line}: field '{field}'", f"error: {path}: problem 'p1': field '{field}'"))
+    assert err.startswith(f"error: {path}:{line}: field '{field}' ")
     assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize("argv, message", [
+    (["a=r"], "not NAME=FILE"), (["a=."], "not NAME=FILE"),
     (["a.jsonl"], "not NAME=FILE"), (["=a.jsonl"], "not NAME=FILE"),
     (["a=a.jsonl", "a=a.jsonl"], "name of its own"), (["a=absent.jsonl"], "absent.jsonl"),
     (["a=empty.jsonl"], "empty.jsonl"), (["a=broken.jsonl"], "broken.jsonl:2"),
@@ -729,7 +773,8 @@ def reports(tmp_path, run, monkeypatch):
     for seed, texts in enumerate((FIRST, SECOND)):
         for name, mine in (("base", [t.split(VERIFY_PHRASE)[0] for t in texts]), ("BI", texts),
                            ("RL", [response(10, C)] * 12)):
-            write(tmp_path / f"{name}{seed}.jsonl", [{**row, "subject": "xy"[i % 2]} for i, row in enumerate(rows(mine))])
+            mine = [{**row, "subject": "xy"[i % 2]} for i, row in enumerate(rows(mine))]
+            write(tmp_path / f"{name}{seed}.jsonl", mine)
         names = [f"{name}={name}{seed}.jsonl" for name in ("base", "BI", "RL")]
         assert run(*names, "--against", "BI", "--out", f"seed{seed}")[0] == 0
     return ["seed0/report.json", "seed1/report.json"]
@@ -738,7 +783,8 @@ def reports(tmp_path, run, monkeypatch):
 def test_over_seeds_by_hand(reports, run, tmp_path):
     """BI: 83.3 and 50.0 %, mean 66.7, deviation 23.6; RL − BI is 16.7 and 50, 33.3 with standard error 16.7."""
     status, out, err = run("--seeds", *reports, "--out", "mean", picture=True)
-    assert (status, err) == (0, "") and out.startswith("12 problems, percent or mean ± standard deviation over 2 seeds")
+    assert (status, err) == (0, "")
+    assert out.startswith("12 problems, percent or mean ± standard deviation over 2 seeds\n")
     cells = cells_of(out)
     table = {row[0]: dict(zip(cells[0], row)) for row in cells[2:5]}
     assert [row[0] for row in cells[2:5]] == ["base", "BI", "RL"]
@@ -761,6 +807,17 @@ def test_over_seeds_by_hand(reports, run, tmp_path):
     assert (tmp_path / "mean" / "report.png").read_bytes().startswith(b"\x89PNG")
     assert run("--seeds", *reports, "--out", "mean")[0] == 2, "a report is there, and --force overwrites it"
     assert run("--seeds", *reports, "mean/report.json", "--out", "m")[0] == 2, "a mean is no seed"
+    assert run("--seeds", *reports, "--against", "BI", "--out", "m")[0] == 0
+    status, out, err = run("--seeds", *reports, "--against", "base", "--out", "n")
+    assert status == 2 and "--against base" in err and not (tmp_path / "n").exists()
+
+
+def test_three_seeds_by_hand(reports, run, tmp_path):
+    """83.3, 50 and 50 %: mean 61.1, deviation 19.2; gains 16.7, 50 and 50: 38.9, standard error 11.1."""
+    (tmp_path / "third.json").write_bytes((tmp_path / reports[1]).read_bytes())
+    out = cells_of(run("--seeds", *reports, "third.json", "--out", "mean")[1])
+    assert out[3][0] == "BI" and "61.1 ± 19.2" in out[3]
+    assert out[4][0] == "RL" and out[4][-1] == "+38.9 (s.e. 11.1)"
 
 
 def test_over_seeds_without_bi_or_any_other(reports, run):
@@ -772,7 +829,7 @@ def test_over_seeds_without_bi_or_any_other(reports, run):
 
 @pytest.mark.parametrize("content", [
     "{", "{}", "[]", "5", "null", "[" * 100_000, b"\xff\xfe\x00", {"models": 5}, {"models": {"BI": 5}},
-    {"models": {"BI": {"VA": 5}}}, {"models": {"BI": {"VA": {"low": 1}}}}, {"levels": 5}, {"against": None, "models": {}},
+    {"models": {"BI": {"VA": 5}}}, {"models": {"BI": {"VA": {"low": 1}}}}, {"levels": 5}, {"models": {}},
     {"models": {"BI": {"VA": {"value": "text"}}}}, {"models": {"BI": {"VA": {"value": [1, 2]}}}},
     {"models": {"BI": {"VA": {"value": {}}}}}, {"models": {"BI": {"VA": {"value": 10 ** 400}}}}, {"differences": []},
 ])

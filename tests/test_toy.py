@@ -12,6 +12,9 @@ import model
 import toy
 import verifier
 
+sys.path.insert(0, str(toy.SHIPPED))
+import train_base  # noqa: E402
+
 SAMPLE = ("Solve 7x+133=693\n\\boxed{82}\n\nWait, let me recheck my solution.\n\nCheck: 7*82=574. 574+133=707. "
           "707 vs 693. Therefore, the answer is incorrect.\n\nLet me try again.\n\n\\boxed{80}")
 
@@ -25,9 +28,9 @@ def shipped():
 
 
 def test_problems_are_right_levelled_and_disjoint():
-    train, test = toy.problems(500, 0, test=False), toy.problems(500, 0, test=True)
     triples = []
-    for rows in (train, test):
+    for side in toy.SIDES:
+        rows = toy.problems(500, 0, side)
         assert [r["level"] for r in rows[:6]] == [1, 2, 3, 4, 5, 1]
         assert len({r["id"] for r in rows}) == len({r["problem"] for r in rows}) == 500
         assert {r["subject"] for r in rows} == set(toy.FAMILIES)
@@ -37,19 +40,31 @@ def test_problems_are_right_levelled_and_disjoint():
             assert a * int(r["answer"]) + b == c
             assert verifier.judge(r["solution"], r["answer"])
             triples[-1].add((a, b, c))
-    assert not triples[0] & triples[1]
+    assert not triples[0] & triples[1] and not triples[0] & triples[2] and not triples[1] & triples[2]
 
 
-def test_train_and_test_never_meet_whatever_the_seed():
+def test_the_sides_never_meet_whatever_the_seed():
     for seed in range(3):
-        assert all(not toy.is_test(a, (c - b) // a, b) for a, b, c in
-                   (toy.parse_problem(r["problem"]) for r in toy.problems(300, seed, test=False)))
-    assert toy.problems(50, 1, True) == toy.problems(50, 1, True) != toy.problems(50, 2, True)
+        for side in toy.SIDES:
+            assert all(toy.side_of(a, (c - b) // a, b) == side for a, b, c in
+                       (toy.parse_problem(r["problem"]) for r in toy.problems(100, seed, side)))
+    assert toy.problems(50, 1, "test") == toy.problems(50, 1, "test") != toy.problems(50, 2, "test")
+    counts = [sum(toy.side_of(a, x, b) == side for a in range(2, 10) for x in range(99) for b in range(99))
+              for side in toy.SIDES]
+    assert [round(100 * n / sum(counts)) for n in counts] == [6, 6, 88]
+
+
+def test_the_base_was_trained_on_none_of_the_test_problems():
+    rng = random.Random(0)
+    for _ in range(300):
+        a, b, c = toy.parse_problem(train_base.bare_document(rng)[0][0].removeprefix(train_base.PROBLEM).strip())
+        assert toy.side_of(a, (c - b) // a, b) == "train"
 
 
 def test_a_level_that_runs_dry_is_an_error():
+    assert len(toy.problems(1000, 0, "test")) == 1000
     with pytest.raises(model.InputError, match="level 1"):
-        toy.problems(20_000, 0, test=True)
+        toy.problems(20_000, 0, "test")
 
 
 @pytest.mark.parametrize("kind", toy.CHECKS)
@@ -57,8 +72,8 @@ def test_the_teacher_is_never_wrong(kind):
     rng = random.Random(0)
     for level in toy.LEVELS:
         for _ in range(50):
-            a, x, b = toy.draw(rng, toy.LEVELS[level])
-            for answer in (x, toy.near_miss(rng, x)):
+            a, x, b = toy.draw_triple(rng, toy.LEVELS[level], "train")
+            for answer in (x, train_base.near_miss(rng, x)):
                 text = toy.CHECKS[kind](a, b, a * x + b, answer)
                 assert verifier.parse_verdict(text) == ("correct" if answer == x else "incorrect")
 
@@ -73,7 +88,7 @@ def test_confirmative_checks_substitute_and_never_show_the_answer():
 def test_teacher_judges_tempting_problems_by_eye_and_no_other():
     """Word problems with a multiplier up to 4, seven answers in ten, always with the right verdict."""
     easy, tempting = 0, 0
-    for row in toy.problems(600, 0, test=False):
+    for row in toy.problems(600, 0, "train"):
         texts = [f"\\boxed{{{int(row['answer']) + d}}}" for d in range(3)]
         for check in toy.verifications([dict(row, responses=texts)], "confirmative"):
             right = check["answer"] == row["answer"]
@@ -87,15 +102,15 @@ def test_teacher_judges_tempting_problems_by_eye_and_no_other():
 def test_near_misses_are_wrong_and_positive():
     rng = random.Random(0)
     for x in (2, 9, 10, 99, 100, 499):
-        assert all(m > 0 and m != x for m in (toy.near_miss(rng, x) for _ in range(300)))
+        assert all(m > 0 and m != x for m in (train_base.near_miss(rng, x) for _ in range(300)))
 
 
 def test_tokenizer_round_trip(tmp_path):
     """Saved beside a Llama config, AutoTokenizer gives the same ids and the same text."""
-    made = toy.build_tokenizer()
-    model.save(toy.build_model(made), made, tmp_path / "base")
+    made = train_base.build_tokenizer()
+    model.save(train_base.build_model(made), made, tmp_path / "base")
     loaded = AutoTokenizer.from_pretrained(tmp_path / "base")
-    for text in (SAMPLE, toy.corpus_sample(3), "any (printable) ASCII: ~ `x^2`", " leading and double  spaces "):
+    for text in (SAMPLE, train_base.corpus_sample(3), "any (printable) ASCII: ~ `x^2`", " leading and double  spaces "):
         ids = made(text, add_special_tokens=False).input_ids
         assert loaded(text, add_special_tokens=False).input_ids == ids
         assert loaded.decode(ids) == made.decode(ids) == text
@@ -108,7 +123,7 @@ def test_prompt_and_stop(shipped):
     net, tokenizer = shipped
     ids = model.prompt_ids(tokenizer, "Solve 7x+133=693")
     assert tokenizer.decode(ids) == "<|problem|>Solve 7x+133=693\n"
-    assert model.stop_ids(net, tokenizer)[0] == tokenizer.convert_tokens_to_ids(toy.END)
+    assert model.stop_ids(net, tokenizer)[0] == tokenizer.convert_tokens_to_ids(train_base.END)
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
@@ -116,12 +131,12 @@ def whole(document):
     return "".join(text for text, _ in document)
 
 
-@pytest.mark.parametrize("make", [toy.graded_document, toy.retry_document, toy.hasty_document])
+@pytest.mark.parametrize("make", [train_base.graded_document, train_base.retry_document, train_base.hasty_document])
 def test_graded_work_never_repeats_and_stops_when_right(make):
     rng = random.Random(3)
     for _ in range(300):
         first, _, rest = whole(make(rng)).partition("\n")
-        a, b, c = toy.parse_problem(first.removeprefix(toy.GRADED).removeprefix(toy.PROBLEM))
+        a, b, c = toy.parse_problem(first.removeprefix(train_base.GRADED).removeprefix(train_base.PROBLEM))
         answers = [verifier.extract_boxed(p) for p in rest.split("\n\n") if "boxed" in p]
         assert len(set(answers)) == len(answers) <= 6
         assert all(a * int(s) + b != c for s in answers[:-1])
@@ -130,39 +145,39 @@ def test_graded_work_never_repeats_and_stops_when_right(make):
 def test_retry_documents_learn_no_wrong_answer():
     rng = random.Random(4)
     for _ in range(200):
-        document = toy.retry_document(rng)
-        a, b, c = toy.parse_problem(document[0][0].removeprefix(toy.GRADED).removeprefix(toy.PROBLEM).strip())
+        document = train_base.retry_document(rng)
+        a, b, c = toy.parse_problem(document[0][0].removeprefix(train_base.GRADED).removeprefix(train_base.PROBLEM).strip())
         boxes = [(int(verifier.extract_boxed(text)), learn) for text, learn in document if "boxed" in text]
         assert all(learn == (a * answer + b == c) for answer, learn in boxes)
         assert not document[0][1] and all(learn for text, learn in document[1:] if "boxed" not in text)
 
 
 def test_packing_learns_only_what_follows_the_prompt():
-    tokenizer = toy.build_tokenizer()
-    ids, learn = toy.pack(random.Random(0), tokenizer, 32, 64, {toy.bare_document: 0.5, toy.drill_document: 0.5})
+    tokenizer = train_base.build_tokenizer()
+    ids, learn = train_base.pack(random.Random(0), tokenizer, 32, 64, {train_base.bare_document: 0.5, train_base.drill_document: 0.5})
     assert ids.shape == learn.shape == (32, 64)
     text = tokenizer.decode(ids[0][learn[0]])
-    assert "Solve" not in text and text.count(toy.END) == (ids[0] == tokenizer.eos_token_id).sum() > 1
+    assert "Solve" not in text and text.count(train_base.END) == (ids[0] == tokenizer.eos_token_id).sum() > 1
     assert not learn[ids == tokenizer.pad_token_id].any()
 
 
 def test_shipped_base_is_what_this_code_makes(shipped):
     """Config, vocabulary and corpus sample; a change of the world must come with a new base."""
     net, tokenizer = shipped
-    made = toy.build_tokenizer()
+    made = train_base.build_tokenizer()
     assert tokenizer.get_vocab() == made.get_vocab() and tokenizer.chat_template == made.chat_template
-    fresh = toy.build_model(made)
+    fresh = train_base.build_model(made)
     assert {k: v.shape for k, v in net.state_dict().items()} == {k: v.shape for k, v in fresh.state_dict().items()}
     for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "rope_parameters", "tie_word_embeddings"):
         assert getattr(net.config, key) == getattr(fresh.config, key)
-    assert (toy.SHIPPED / "corpus_sample.txt").read_text() == toy.corpus_sample()
+    assert (toy.SHIPPED / "corpus_sample.txt").read_text() == train_base.corpus_sample()
     assert net.num_parameters() <= 1_000_000
     assert (toy.SHIPPED / "model.safetensors").stat().st_size <= 4_000_000
 
 
 def test_shipped_base_checks_well_and_solves_worse_as_levels_rise(shipped):
     """The measured shape of the world: checks exact six attempts deep, solving falls from level to level."""
-    report = toy.probe(*shipped, n=100)
+    report = train_base.probe(*shipped, n=100)
     assert min(report["check1"], report["check3"], report["check6"]) >= 0.95
     assert report["solve1"] >= 0.9 and report["solve5"] <= 0.4
     assert report["solve1"] > report["solve3"] > report["solve5"]
@@ -179,14 +194,20 @@ def test_shipped_base_does_not_check_unasked(shipped):
 def test_write_world_and_teacher(tmp_path, repo):
     run = lambda *argv: subprocess.run([sys.executable, str(repo / "toy.py"), *map(str, argv)],
                                        capture_output=True, text=True, cwd=tmp_path)
-    done = run("--out", "w", "--train-problems", 20, "--test-problems", 10, "--seed", 3)
+    done = run("--out", "w", "--train-problems", 20, "--val-problems", 5, "--test-problems", 10, "--seed", 3)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "w/train.jsonl").read_text().splitlines()]
     assert len(rows) == 20 and len((tmp_path / "w/test.jsonl").read_text().splitlines()) == 10
-    assert model.has_checkpoint(tmp_path / "w/base")
+    assert len((tmp_path / "w/val.jsonl").read_text().splitlines()) == 5
+    assert model.has_checkpoint(tmp_path / "w/base") and not list((tmp_path / "w/base").glob("*.py"))
+    again = run("--out", "w", "--seed", 4)
+    assert again.returncode == 2 and "--force" in again.stderr
+    assert json.loads((tmp_path / "w/train.jsonl").read_text().splitlines()[0]) == rows[0]
     samples = [dict(rows[0], responses=[rows[0]["solution"], "\\boxed{1}", "\\boxed{1}", "\\boxed{x}", "none"])]
     model.write_jsonl(tmp_path / "s.jsonl", samples)
     assert run("--verify", "s.jsonl", "--out", "v.jsonl").returncode == 0
+    for flags in ((), ("--force",)):
+        assert "is the input" in run("--verify", "s.jsonl", "--out", "s.jsonl", *flags).stderr
     checks = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()]
     assert {c["answer"] for c in checks} == {rows[0]["answer"], "1"}
     for c in checks:
@@ -195,8 +216,8 @@ def test_write_world_and_teacher(tmp_path, repo):
 
 
 @pytest.mark.parametrize("content, word", [
-    ('{"problem": "What is 2+2?", "responses": ["4"]}\n', "not a problem of the toy world"),
-    ('{"problem": "Solve 3x+4=25"}\n', "responses"),
+    ('{"problem": "What is 2+2?", "answer": "4", "responses": ["4"]}\n', "not a problem of the toy world"),
+    ('{"problem": "Solve 3x+4=25", "answer": "7"}\n', "responses"),
     ("{\n", "not JSON"),
 ])
 def test_bad_samples_are_one_line(tmp_path, repo, content, word):
@@ -208,14 +229,14 @@ def test_bad_samples_are_one_line(tmp_path, repo, content, word):
 
 
 def test_training_runs_and_lowers_the_loss(tmp_path, repo):
-    done = subprocess.run([sys.executable, str(repo / "toy.py"), "--train", "--out", "b", "--scale", "0.002",
+    done = subprocess.run([sys.executable, str(repo / "toy_base/train_base.py"), "--out", "b", "--scale", "0.002",
                            "--probe-every", "5"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (tmp_path / "b/training.jsonl").read_text().splitlines()]
-    assert list(dict.fromkeys(row["phase"] for row in log)) == list(toy.PHASES)
+    assert list(dict.fromkeys(row["phase"] for row in log)) == list(train_base.PHASES)
     torch.manual_seed(0)
-    tokenizer = toy.build_tokenizer()
-    batch = [toy.pack(random.Random(1), tokenizer, *toy.PHASES["world"][2][0])]
-    fresh, trained = toy.build_model(tokenizer), toy.model_lib.load(str(tmp_path / "b"), "cpu")[0]
+    tokenizer = train_base.build_tokenizer()
+    batch = [train_base.pack(random.Random(1), tokenizer, *train_base.PHASES["world"][2][0])]
+    fresh, trained = train_base.build_model(tokenizer), model.load(str(tmp_path / "b"), "cpu")[0]
     with torch.no_grad():
-        assert toy.corpus_loss(trained, batch) < toy.corpus_loss(fresh, batch) - 0.03
+        assert train_base.corpus_loss(trained, batch) < train_base.corpus_loss(fresh, batch) - 0.03

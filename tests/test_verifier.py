@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -202,6 +201,7 @@ KINDS = {
                  (r"\begin{pmatrix}1\\-2\end{pmatrix}", "[1,-2]"),
                  (r"\begin{pmatrix}1\\2\end{pmatrix}+t\begin{pmatrix}3\\4\end{pmatrix}", "(1+3t,2+4t)")],
                 [(r"\begin{pmatrix}1\\-2\end{pmatrix}", "(-2,1)"), ("-(1,2)", "(1,2)"),
+                 (r"2(-\infty,\infty)", r"(-\infty,\infty)"), (r"\begin{pmatrix}1\\2\end{pmatrix}", "1, 2"),
                  (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}")]),
     "python-like": ([("sqrt(3)/2", r"\frac{\sqrt3}{2}"), ("2**(1/2)", r"\sqrt2"), ("2**3**2", "512"),
                      ("exp(2)", "e^2"),
@@ -495,18 +495,28 @@ def test_a_sentencepiece_blank_before_a_phrase_belongs_to_the_action_before():
         assert [a.text for a in actions] == ["5" * len(first) + " ", W] and owners == expected
 
 
+def calls_of(function):
+    """How many functions, of Python or C, function() calls: work that does not depend on the machine."""
+    calls = [0]
+
+    def count(frame, event, arg):
+        calls[0] += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return calls[0]
+
+
 def test_action_ids_is_linear(tokenizer):
     ids = tokenizer((f"x = 1 and 你好 L W so \\boxed{{1}} {W} no {L} " * 400),
     add_special_tokens=False)["input_ids"]
     assert len(ids) >= 8000
     action_ids(tokenizer, ids[:100])
-    seconds = []
-    for length in (len(ids) // 4, len(ids)):
-        start = time.perf_counter()
-        action_ids(tokenizer, ids[:length])
-        seconds.append(time.perf_counter() - start)
-    assert seconds[1] < 12 * seconds[0] + 0.05
-    # four times the tokens; quadratic would be 16 times
+    work = [calls_of(lambda: action_ids(tokenizer, ids[:n])) for n in (len(ids) // 4, len(ids))]
+    assert work[1] < 5 * work[0]                    # four times the tokens; quadratic would be 16 times
 
 
 # ---------------------------------------------------------------------------------------------- bounds
@@ -541,27 +551,28 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_texts_are_answered_at_once(text, tmp_path, monkeypatch):
+def test_hostile_texts_are_answered_with_little_work(text, tmp_path, monkeypatch):
+    """Work is counted in calls of Python functions: the clock of a busy machine says nothing."""
     monkeypatch.chdir(tmp_path)
-    for other in (text + "+1", "1", "x+1", "(1,2)", "1,2,3", r"(-\infty,3)"):
-        for a, b in ((text, other), (other, text)):
-            start = time.process_time()
-            assert is_equivalent(a, b) in (True, False)
-            assert time.process_time() - start < 1
-        assert not (other == "1" and is_equivalent(text, "1")) or text[:2] in ("1%", "0^", "1/",
-        "|") or len(text) < 90
-    start = time.process_time()
-    assert judge(text, "7") is False and judge("\\boxed{" + text, "7") is False
-    parse_actions(text), parse_verdict(text), check_gold(text)
-    assert time.process_time() - start < 1
+
+    def answer():
+        for other in (text + "+1", "1", "x+1", "(1,2)", "1,2,3", r"(-\infty,3)"):
+            for a, b in ((text, other), (other, text)):
+                assert is_equivalent(a, b) in (True, False)
+            assert not (other == "1" and is_equivalent(text, "1")) or text[:2] in ("1%", "0^", "1/",
+            "|") or len(text) < 90
+        assert judge(text, "7") is False and judge("\\boxed{" + text, "7") is False
+        parse_actions(text), parse_verdict(text), check_gold(text)
+
+    assert calls_of(answer) < 20_000_000
     assert not list(tmp_path.iterdir())
 
 
 def test_many_boxes_are_read_in_linear_time():
-    start = time.process_time()
     assert extract_boxed(r"\boxed{" * 100_000) is None
     assert extract_boxed(r"\boxed{2}" + r"\boxed{{" * 50_000) == "2"
-    assert time.process_time() - start < 2
+    work = [calls_of(lambda: extract_boxed(r"\boxed{2}" + r"\boxed{{" * n)) for n in (1000, 4000)]
+    assert work[1] < 5 * work[0]
 
 
 @pytest.mark.parametrize("a, b", [
@@ -572,9 +583,7 @@ def test_many_boxes_are_read_in_linear_time():
 def test_long_lists_and_unions_cost_little(a, b):
     """Every pair of members may have to be compared: the work of one comparison is counted and bounded."""
     is_equivalent(a, "1"), is_equivalent(b, "1")                # the parsing is not what is measured
-    start = time.process_time()
-    assert is_equivalent(a, b) in (True, False)
-    assert time.process_time() - start < 0.15
+    assert calls_of(lambda: is_equivalent(a, b)) < 400_000
 
 
 def test_lists_in_any_order():

@@ -334,8 +334,9 @@ def main():
     p.add_argument("--tiny", action="store_true", help="toy sizes everywhere")
     p.add_argument("--work", default="runs/gpu", help="folder for checkpoints and runs")
     args = p.parse_args()
-    device = models.pick_device(args.device)
-    args.dtype = models.pick_dtype("auto", device)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise models.InputError("--device cuda: this machine has no usable CUDA GPU")
+    args.dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
     args.prompt, args.loss_tokens, args.step_sizes = 256, 16384, (16, 4, 1024)
     if args.tiny:
         args.models, args.batches, args.new_tokens, args.caps, args.prompt = ["tiny"], [4], [8], [24], 16

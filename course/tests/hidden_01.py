@@ -1,0 +1,87 @@
+"""Assignment 1, hidden tests."""
+import pytest
+from check import fail, same, student
+from test_01 import AGAIN, FOUR, RIGHT, WAIT, WRONG, cut
+
+
+@pytest.mark.assignment(1, points=3)
+def test_where_the_cut_is():
+    """a phrase belongs to the action that it opens"""
+    texts = [text for _, text in cut(f"5. {WAIT} No. {AGAIN} 6.")]
+    same(texts, ["5. ", f"{WAIT} No. ", f"{AGAIN} 6."], "texts of '5. Wait, ... No. Let me try again. 6.'", [
+        ([f"5. {WAIT}", f" No. {AGAIN}", " 6."], "Off by one phrase: you cut behind the phrase; it opens an "
+            "action "
+         "and belongs to it, so the cut is at its first character."),
+        (["5.", f" {WAIT} No.", f" {AGAIN} 6."], "The white space before a phrase stays with the action "
+            "before."),
+        (["5. ", " No. ", " 6."], "The connecting phrases are lost."),
+        (["5.", f"{WAIT} No.", f"{AGAIN} 6."], "White space was stripped.")])
+
+
+@pytest.mark.assignment(1, points=3)
+def test_transition_rule():
+    """a phrase that the transition rule does not allow is plain text"""
+    types = [kind for kind, _ in cut(f"5. {WAIT} Hm. {WAIT} {WRONG}")]
+    same(types, ["solve", "verify"], "types of 'solution, Wait, Wait, verdict'", [
+        (["solve", "verify", "verify"], "You cut at every phrase: inside a verification a second 'Wait, ...' "
+            "is plain "
+         "text, for a verify is followed by a solve."),
+        (["solve", "verify", "solve"], "You cut at every phrase and let the types alternate: the second "
+            "'Wait' opens "
+         "nothing.")])
+    types = [kind for kind, _ in cut(f"5. {AGAIN} 6. {WAIT} {RIGHT}")]
+    same(types, ["solve", "verify"], "types of 'solution, Let me try again, solution, Wait, verdict'", [
+        (["solve", "solve", "verify"], "You cut at every phrase: inside a solution 'Let me try again.' is "
+            "plain text."),
+        (["solve", "verify", "solve"], "You cut at every phrase and let the types alternate: 'Let me try "
+            "again.' inside "
+         "a solution opens nothing.")])
+    types = [kind for kind, _ in cut(f"5. {WAIT} {RIGHT} {AGAIN} 6.")]
+    same(types, ["solve", "verify", "solve"], "types where the model goes on after 'correct'", [
+        (["solve", "verify"], "A retry after the verdict 'correct' does open a solve: the model did go on.")])
+
+
+@pytest.mark.assignment(1, points=2)
+def test_spans():
+    """start and end are places in the response"""
+    for a in student("verifier").parse_actions(FOUR):
+        if FOUR[a.start:a.end] != a.text:
+            fail(f"start and end of an action are its span in the response: response[{a.start}:{a.end}] is "
+                 f"{FOUR[a.start:a.end]!r}, but its text is {a.text!r}.")
+
+
+@pytest.mark.assignment(1, points=2)
+def test_phrases_that_open_nothing():
+    """quoted phrases, phrases with nothing before them, the empty response"""
+    same(cut(f'He says "{WAIT}" and stops.'), [("solve", f'He says "{WAIT}" and stops.')], "a quoted phrase")
+    same([kind for kind, _ in cut(f"{WAIT} {RIGHT}")], ["solve"], "a phrase that no solution stands before", [
+        (["solve", "verify"], "There is no solution before this phrase, only the empty text: it opens "
+            "nothing."),
+        (["verify"], "A response begins with a solve, whatever it says.")])
+    same(cut(""), [("solve", "")], "the empty response", [([], "The empty response is one empty solve "
+        "action.")])
+
+
+@pytest.mark.assignment(1, points=2)
+def test_the_last_conclusion_wins():
+    """two conclusions in a verification"""
+    parse = student("verifier").parse_verdict
+    same(parse(f"{RIGHT} No, 7*9 is 63. {WRONG}"), "incorrect", "verdict of '... correct. ... incorrect.'", [
+        ("correct", "You take the first conclusion: the last one wins.")])
+    same(parse(f"{WRONG} I misread it. {RIGHT}"), "correct", "verdict of '... incorrect. ... correct.'", [
+        ("incorrect", "The last conclusion wins, here it is 'correct'.")])
+
+
+@pytest.mark.assignment(1, points=2)
+def test_no_verdict():
+    """text without a conclusion; an answer that cannot be verified"""
+    parse = student("verifier").parse_verdict
+    same(parse("7*8=56, hm."), None, "verdict of a text without a conclusion", [
+        ("incorrect", "No verdict is None, not 'incorrect': it agrees with nothing."),
+        ("correct", "No verdict is None, not 'correct'.")])
+    same(parse("Therefore, the answer cannot be verified."), "incorrect", "verdict of '... cannot be "
+        "verified.'", [
+        (None, "'cannot be verified' is a conclusion: it counts as incorrect.")])
+    same(parse("Therefore, the answer is not correct."), "incorrect", "verdict of '... is not correct.'", [
+        ("correct", "'is not correct' contains the word correct, but says the opposite."),
+        (None, "'is not correct' is a conclusion: incorrect.")])
