@@ -9,6 +9,7 @@ import pytest
 
 COURSE = Path(__file__).resolve().parent.parent / "course"
 sys.path[:0] = [str(COURSE), str(COURSE / "tests")]
+sys.dont_write_bytecode = True      # course/ stays as it is
 
 import catalogue  # noqa: E402
 import grade  # noqa: E402
