@@ -36,7 +36,6 @@ END_TOKENS = "<|im_end|> <|eot_id|> <|endoftext|> <|end_of_text|> <end_of_turn> 
 
 
 # ---------------------------------------------------------------- errors and flags
-
 class InputError(Exception):
     """A mistake of the user's: shown as one line, without a traceback."""
 
@@ -87,7 +86,6 @@ def number(kind, least, most=math.inf):
 
 
 # ---------------------------------------------------------------- load and check a model
-
 def load(name_or_path, device="auto", dtype="auto"):
     """Folder or hub name -> (model in eval mode, tokenizer); auto: the GPU if there is one, in bf16.
     Dropout is set to 0: with it the policy would not be one policy, and no run could be repeated."""
@@ -170,7 +168,6 @@ def check_model(model):
 
 
 # ---------------------------------------------------------------- prompts
-
 def stop_ids(model, tokenizer):
     """Every token that ends a response. The first is the one that training appends as `<end>`: what the chat
     template writes after an assistant turn, else the tokenizer's eos token."""
@@ -212,7 +209,6 @@ def prompt_text(tokenizer, problem, system=SYSTEM_PROMPT):
 
 
 # ---------------------------------------------------------------- files
-
 def read_jsonl(path, required=()):
     """JSON lines, or a JSON list, whose items count as lines -> [("FILE:LINE", row)], fields complete."""
     rows, number = [], 1
@@ -362,7 +358,6 @@ def save(model, tokenizer, folder, trainer=None):
 
 
 # ---------------------------------------------------------------- run folder
-
 class Run:
     """The folder --out of a training: args.json, its logs, `last` to resume from, perhaps `best`.
 
@@ -456,7 +451,6 @@ class Run:
 
 
 # ---------------------------------------------------------------- optimizer
-
 def make_optimizer(model, lr, on_host=False, state=None):
     """AdamW on float32 weights, without decay; `state` is that of a Run.
     A bf16 weight would lose an update of 5e-7, so the optimizer then works on float32 copies, on the host if

@@ -91,7 +91,6 @@ def parse_args(argv=None):
 
 
 # ---------------------------------------------------------------- log-probs (=)
-
 def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
     """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N, V].
 
@@ -134,7 +133,6 @@ def micro_batches(batch, max_tokens):
 
 
 # ---------------------------------------------------------------- advantage and loss
-
 def leave_one_out(rewards):
     """The baseline of (2), the mean reward of the other M-1 responses to the same problem: [P, M] -> [P, M].
 
@@ -175,7 +173,6 @@ def loss_of(part, batch, logp, args):
 
 
 # ---------------------------------------------------------------- rollout (=)
-
 @dataclass
 class Trajectory:
     problem: dict                   # the row of the problem file
@@ -277,7 +274,6 @@ def stream(seed, purpose, *place):
 
 
 # ---------------------------------------------------------------- rewards
-
 def score(t, tokenizer, args):
     """Cut the response into actions and reward it. Without a stop token its last action and R_o are -1, but
     a right last solution still counts in `accuracy`, as in evaluate.py."""
@@ -311,7 +307,6 @@ def set_advantages(trajectories, args):
 
 
 # ---------------------------------------------------------------- data (=)
-
 def read_samples(path, args):
     """Rows of a samples file whose accuracy, a new field, lies in [min_acc, max_acc]."""
     rows = models.read_problems(path, samples=True)
@@ -372,7 +367,6 @@ def take(data, count, step, seed):
 
 
 # ---------------------------------------------------------------- statistics (=)
-
 def behaviour(trajectories):
     """Metrics of App. E, as evaluate.py counts them; None where the denominator is zero."""
     def mean(values):
@@ -430,7 +424,6 @@ def show(t, step):
 
 
 # ---------------------------------------------------------------- update (=)
-
 @torch.no_grad()
 def set_logprobs(policy, reference, minibatches, args):
     """Score every token under the policy and the reference, in the micro-batches that `update` will make: so
@@ -471,7 +464,6 @@ def check_updates(updates, policy, args):
 
 
 # ---------------------------------------------------------------- train
-
 def train(args):
     fixed_schedule = args.schedule == "constant"            # else a step's learning rate depends on --steps
     run = models.Run(args, ("eval_data", "eval_every", "show_every", *["steps"] * fixed_schedule),

@@ -108,7 +108,6 @@ def parse_args(argv=None):
 
 
 # ---------------------------------------------------------------- log-probs (=)
-
 def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
     """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N, V].
 
@@ -151,7 +150,6 @@ def micro_batches(batch, max_tokens):
 
 
 # ---------------------------------------------------------------- advantage and loss
-
 def reward_contexts(rewards):
     """The reward context of every action of a trajectory.
 
@@ -262,7 +260,6 @@ def loss_of(part, batch, logp, args):
 
 
 # ---------------------------------------------------------------- rollout (=)
-
 @dataclass
 class Trajectory:
     problem: dict                   # the row of the problem file
@@ -364,7 +361,6 @@ def stream(seed, purpose, *place):
 
 
 # ---------------------------------------------------------------- rewards
-
 def score(t, tokenizer, args):
     """Cut the response into actions and reward it. Without a stop token its last action and R_o are -1, but
     a right last solution still counts in `accuracy`, as in evaluate.py."""
@@ -413,7 +409,6 @@ def start_baseline(data, args, state):
 
 
 # ---------------------------------------------------------------- data (=)
-
 def read_samples(path, args):
     """Rows of a samples file whose accuracy, a new field, lies in [min_acc, max_acc]."""
     rows = models.read_problems(path, samples=True)
@@ -474,7 +469,6 @@ def take(data, count, step, seed):
 
 
 # ---------------------------------------------------------------- statistics (=)
-
 def behaviour(trajectories):
     """Metrics of App. E, as evaluate.py counts them; None where the denominator is zero."""
     def mean(values):
@@ -532,7 +526,6 @@ def show(t, step):
 
 
 # ---------------------------------------------------------------- update (=)
-
 @torch.no_grad()
 def set_logprobs(policy, reference, minibatches, args):
     """Score every token under the policy and the reference, in the micro-batches that `update` will make: so
@@ -573,7 +566,6 @@ def check_updates(updates, policy, args):
 
 
 # ---------------------------------------------------------------- train
-
 def train(args):
     fixed_schedule = args.schedule == "constant"            # else a step's learning rate depends on --steps
     run = models.Run(args, ("eval_data", "eval_every", "show_every", *["steps"] * fixed_schedule),

@@ -104,7 +104,6 @@ def parse_args(argv=None):
 
 
 # ---------------------------------------------------------------- stage 0: trajectories
-
 def read_verifications(path, kind):
     """-> {(problem id or text, answer): [verification, ...]} of the kind asked for."""
     found = {}
@@ -215,7 +214,6 @@ def build(args):
 
 
 # ---------------------------------------------------------------- log-probs and KL, never [N, V] at once
-
 # Same in rl_outcome, rl_process
 def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
     """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N, V].
@@ -253,7 +251,6 @@ def sum_kl(hidden, weight, base_hidden, base_weight, chunk=128):
 
 
 # ---------------------------------------------------------------- masks
-
 @dataclass
 class Example:
     """One trajectory as tokens: prompt + response + <end>, and one entry for each token in every list."""
@@ -339,7 +336,6 @@ def load_examples(policy, tokenizer, args):
 
 
 # ---------------------------------------------------------------- batches and losses
-
 # Same in rl_outcome, rl_process
 def micro_batches(batch, max_tokens):
     """Split items with a length into lists of like length, each of at most max_tokens when padded."""
@@ -404,7 +400,6 @@ def held_out_losses(policy, examples, args):
 
 
 # ---------------------------------------------------------------- train
-
 def train(args):
     run = models.Run(args)
     policy, tokenizer = models.load(run.last if run.state else args.model, args.device, args.dtype)
