@@ -117,7 +117,8 @@ def test_the_report_compares_the_four_models(finished):
         assert report["files"][name] == f"{RUN}/test-{file}.jsonl"
     assert set(report["differences"]) == set(MODELS) - {"BI"}
     page, table = ((folder / RESULTS / f"report.{end}").read_text() for end in ("html", "md"))
-    assert all(name in table and name in page for name in MODELS) and "</html>" in page.lower()
+    assert all(name in table and name in page for name in MODELS) and page.lower().startswith("<!doctype html>")
+    assert page.count("<table") >= 3 and page.count("<table") == page.count("</table>")
 
 
 def test_a_second_run_does_nothing_again(finished):
