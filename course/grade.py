@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from catalogue import ASSIGNMENTS, COURSE, GRADED, blank, places, sources
@@ -82,12 +83,12 @@ def start_runner(spec):
 def run(jobs, seconds=4.0, hidden=True):
     """[(assignment, {file: text})] -> for each job a list of {name, points, public, ok, message}.
 
-    A runner that dies with tests undone, which only a hand-in can bring about, is started again behind the
-    assignment that it died in.
+    A runner that dies with tests undone is started again: once with the assignment that it died in, in case
+    that was no fault of the hand-in, then behind it.
     """
     with tempfile.TemporaryDirectory(prefix="grade-") as work:
         os.chmod(work, 0o711)
-        todo, done = write_code(Path(work), jobs), {i: {} for i in range(len(jobs))}
+        todo, done, tries = write_code(Path(work), jobs), {i: {} for i in range(len(jobs))}, Counter()
         while todo:
             spec = {"tests": str(COURSE / "tests"), "base": f"{work}/base", "work": work, "jobs": todo,
                     "seconds": seconds, "hidden": hidden}
@@ -109,7 +110,9 @@ def run(jobs, seconds=4.0, hidden=True):
             if expected is None:
                 raise SystemExit("error: the grader's own tests could not be loaded (see above)")
             left = [job for job in todo if job["job"] not in finished]
-            todo = left[1:]
+            if left:
+                tries[left[0]["job"]] += 1
+            todo = left if left and tries[left[0]["job"]] < 2 else left[1:]
     return [list(done[i].values()) for i in range(len(jobs))]
 
 
