@@ -528,6 +528,11 @@ def test_against(tmp_path, run):
     assert status == 2 and "--against c" in err and not (tmp_path / "s").exists()
 
 
+def test_the_report_counts_problems_not_responses(tmp_path, run):
+    write(tmp_path / "a.jsonl", rows(samples=4))
+    assert run(f"a={tmp_path}/a.jsonl", "--out", tmp_path / "r")[1].startswith("3 problems, ")
+
+
 def test_the_same_responses_in_another_order_differ_by_nothing(tmp_path, run):
     write(tmp_path / "a.jsonl", rows())
     write(tmp_path / "b.jsonl", rows()[::-1])
