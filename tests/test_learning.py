@@ -38,5 +38,5 @@ def test_behaviour(reports, model):
     assert over_seeds(reports, model, "VA") >= 0.90
     assert over_seeds(reports, model, "finished") >= 0.97
     assert over_seeds(reports, model, "ICR") > over_seeds(reports, model, "CIR")
-    trials = [over_seeds(reports, model, f"level_{level}_trials") for level in range(1, 6)]
+    trials = [over_seeds(reports, model, f"level={level} trials") for level in range(1, 6)]
     assert trials == sorted(trials) and trials[4] > trials[0] + 0.1, trials

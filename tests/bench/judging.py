@@ -3,8 +3,8 @@
 Run:  python tests/bench/judging.py [--problems 500] [--samples 16] [--all]
 The gold answers are those of ../shared/data/math500.jsonl where that is there, else made from SHAPES. A
 response is about 2,000 characters; right answers come in several spellings, wrong ones from a handful that
-each problem favours. Prints wall and CPU time of each part, the number of answers before and after repeats are
-dropped, and (--all) what judging every solution by itself costs in the same run.
+each problem favours. Prints wall and CPU time of each part, the number of solutions and of comparisons that were
+made for them, and (--all) what judging every solution by itself costs in the same run.
 """
 import argparse
 import json
@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 import evaluate  # noqa: E402
-from verifier import SOLVE_PHRASE, VERIFY_PHRASE, judge_many, parse_actions  # noqa: E402
+import verifier  # noqa: E402
+from verifier import SOLVE_PHRASE, VERIFY_PHRASE, judge, parse_actions  # noqa: E402
 
 SHAPES = ["{a}", "\\frac{{{a}}}{{{b}}}", "{a}\\sqrt{{{b}}}", "({a}, {b})", "{a}x^2 + {b}x - 1", "[{a}, {b})",
           "\\begin{{pmatrix}} {a} \\\\ {b} \\end{{pmatrix}}", "{a}\\pi", "{a}, {b}", "-\\frac{{{a}}}{{{b}}}"]
@@ -87,19 +88,18 @@ def main():
     rows = samples(args.problems, args.samples)
     solves = [(a.text, row["answer"]) for row in rows for text in row["responses"]
               for a in parse_actions(text) if a.type == "solve"]
-    pairs = []
-    real = evaluate.judge_many
-    evaluate.judge_many = lambda texts, golds: pairs.append(len(texts)) or real(texts, golds)
+    compared, real = [], verifier.is_equivalent
+    verifier.is_equivalent = lambda *pair: compared.append(pair) or real(*pair)
     scored, first, used = timed("score (judge, answer classes)", lambda: evaluate.score(rows))
+    verifier.is_equivalent = real
     m, second, _ = timed("metrics with intervals, 2,000 resamples", lambda: evaluate.metrics(scored))
     _, third, _ = timed("differences, as to a second model", lambda: evaluate.differences(scored, scored))
     total = first + second + third
-    print(f"{len(rows)} x {args.samples} responses, {len(solves)} solutions; judged {pairs[0]} against the "
-          f"gold answer, {pairs[1]} against each other: {total:.1f} s")
+    print(f"{len(rows)} x {args.samples} responses, {len(solves)} solutions, {len(compared)} comparisons with gold "
+          f"and other answers: {total:.1f} s")
     print("final_accuracy", evaluate.cell("final_accuracy", m["final_accuracy"]))
     if args.all:
-        texts, golds = zip(*solves)
-        every, _, alone = timed("every solution by itself", lambda: judge_many(texts, golds))
+        every, _, alone = timed("every solution by itself", lambda: [judge(*pair) for pair in solves])
         same = every == [right for r in scored for right in r.right]
         print(f"its CPU time over score's, which also finds the classes: {alone / used:.1f}; "
               f"same verdicts: {same}")
