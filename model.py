@@ -169,15 +169,15 @@ def check_model(model):
 
 # ---------------------------------------------------------------- prompts
 def stop_ids(model, tokenizer):
-    """Every token that ends a response. The first is the one that training appends as `<end>`: what the chat
-    template writes after an assistant turn, else the tokenizer's eos token."""
+    """Every token that ends a response; model: None, or one that may know of more. The first is the one that
+    training appends as `<end>`: what the template writes after an assistant turn, else the eos token."""
     turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "@answer@"}]
     try:
         after = tokenizer.apply_chat_template(turns, tokenize=False).partition("@answer@")[2].strip()
     except Exception:                             # no template, or one that fails
         after = ""
     first = tokenizer(after, add_special_tokens=False).input_ids[:1]
-    listed = getattr(model.generation_config, "eos_token_id", None)
+    listed = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     found = [i for i in first if i in tokenizer.added_tokens_decoder] + [tokenizer.eos_token_id]
     found += listed if isinstance(listed, list) else [listed]
     found += [tokenizer.get_vocab().get(token) for token in END_TOKENS]
@@ -194,15 +194,21 @@ def prompt_ids(tokenizer, problem, system=SYSTEM_PROMPT):
 
 
 def prompt_text(tokenizer, problem, system=SYSTEM_PROMPT):
-    """System turn, user turn and the start of the answer (App. C); plain text where there is no template.
-    Some templates (Gemma, Mistral) refuse a system turn: then its text opens the user turn."""
-    folded = f"{system}\n\n{problem}"
+    """The turns and the start of the answer (App. C); plain text where there is no template."""
     if not tokenizer.chat_template:
-        return folded + "\n\n"
-    for turns in ([{"role": "system", "content": system}, {"role": "user", "content": problem}],
-                  [{"role": "user", "content": folded}]):
+        return f"{system}\n\n{problem}\n\n"
+    found = turns(tokenizer, problem, system)
+    return tokenizer.apply_chat_template(found, tokenize=False, add_generation_prompt=True)
+
+
+def turns(tokenizer, problem, system=SYSTEM_PROMPT):
+    """System turn and user turn. Some templates (Gemma, Mistral) refuse a system turn: then its text opens the
+    user turn."""
+    for found in ([{"role": "system", "content": system}, {"role": "user", "content": problem}],
+                  [{"role": "user", "content": f"{system}\n\n{problem}"}]):
         try:
-            return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            tokenizer.apply_chat_template(found, tokenize=False)
+            return found
         except Exception as error:                # a template may be any program
             reason = error
     raise InputError(f"the chat template fails: {reason}")

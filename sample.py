@@ -9,8 +9,7 @@ Reads   problems (model.read_problems), or with --verify a samples file.
 Writes  samples: the problem's fields + responses [str], finished [bool], tokens [int] (stop token included);
         with --verify: id, problem, answer (the one that was checked), verification, kind, finished.
         A problem's line is on the disk as soon as it is complete. FILE.args.json keeps the flags.
-Another engine can do the work: --export-prompts writes the batch format of `vllm run-batch` and OpenAI-like
-teachers, plus the rendered `prompt`; --import-responses reads its answers, or {"id", "responses": [str]}.
+Another engine can do the work: recipes/vllm/batch.py.
 
 How it is fast. Rows sit in the slots of one preallocated KV cache, each from position 0 on with a length of
 its own. A finished row leaves at once: the last row moves into its slot, so the live rows are 0..n-1. Waiting
@@ -22,7 +21,7 @@ A sample depends on (seed, problem, sample index), not on its batch: it has rand
 is right or refused: before any work a few tokens, decoded from cached keys and values, are compared with a
 forward without a cache.
 
-Map: flags - requests - cache, prefill, decode, choose - queue - other engines - output
+Map: flags - requests - cache, prefill, decode, choose - queue - output
 """
 import json
 import time
@@ -45,7 +44,7 @@ VERIFY_SYSTEM = (
     "Therefore, the answer is correct. / Therefore, the answer is incorrect. / Therefore, the answer cannot "
     "be verified.")
 # The flags that change no line of the output file: --resume takes other ones.
-FREE_FLAGS = {"out", "limit", "export_prompts", "batch_size", "batch_tokens", "device", "resume", "force"}
+FREE_FLAGS = {"out", "limit", "batch_size", "batch_tokens", "device", "resume", "force"}
 PREFILL_TOKENS = 16384      # prompt tokens in one prefill forward, about
 VIEW_STEP = 256             # CUDA graphs are captured for lengths in steps of this
 TOKEN, LENGTH, DRAWN = range(3)             # columns of `state` [slots, 3]: what a row's next step needs
@@ -54,13 +53,13 @@ Row = namedtuple("Row", "prompt sample tokens")     # a response in the making: 
 Request = namedtuple("Request", "key row system user gold")
 
 
-def parse_args():
+def parse_args(argv=None):
     parser = models.Parser(description=__doc__)
     add = parser.add_argument
     add("--model", required=True, help="folder or hub name")
     add("--data", required=True, help="JSONL/JSON file, or `datasets` folder or NAME[:CONFIG]")
     add("--split", help="split of a data set")
-    add("--out", help="samples file to write (not needed with --export-prompts)")
+    add("--out", required=True, help="samples file to write")
     add("--limit", type=number(int, 1), help="only the first N problems")
     add("--skip-ungradable", action="store_true", help="leave out problems whose answer cannot be graded")
     # sampling
@@ -68,10 +67,7 @@ def parse_args():
     add("--temperature", type=number(float, 0), help="default: 0 (greedy) if K = 1, else the paper's 0.7")
     add("--max-new-tokens", type=number(int, 1, 10**9), default=8000, help="paper: 8000")
     add("--seed", type=number(int, 0), default=0)
-    # what is asked, and by whom it is answered
     add("--verify", action="store_true", help="check the distinct answers of a samples file")
-    add("--export-prompts", metavar="FILE", help="write the prompts for another engine and stop")
-    add("--import-responses", metavar="FILE", help="take another engine's responses")
     # machine
     add("--batch-size", type=number(int, 1), default=256, help="most rows at a time")
     add("--batch-tokens", type=number(int, 1), default=262144, help="KV cache, rows x longest row, in tokens")
@@ -79,13 +75,11 @@ def parse_args():
     add("--dtype", default="auto", choices=("auto", "bf16", "fp32"), help="auto: bf16 on CUDA, else fp32")
     add("--resume", action="store_true", help="continue an interrupted run")
     add("--force", action="store_true", help="overwrite --out")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.temperature is None:
         args.temperature = 0.0 if args.num_samples == 1 else 0.7
     if args.num_samples > 1 and args.temperature == 0:
         raise InputError("--num-samples above 1 with --temperature 0 gives the same response every time")
-    if not args.out and not args.export_prompts:
-        raise InputError("--out is needed")
     return args
 
 
@@ -307,45 +301,6 @@ def sample(model, tokenizer, requests, args):
             yield requests[i], *map(list, zip(*done.pop(i)))
 
 
-def exported(tokenizer, requests, args):
-    """Lines of the batch format (custom_id, method, url, body), each with the rendered prompt."""
-    flags = {"model": args.model, "n": args.num_samples, "temperature": args.temperature,
-             "max_tokens": args.max_new_tokens, "seed": args.seed}
-    lines = []
-    for r in requests:
-        prompt = models.prompt_text(tokenizer, r.user, r.system)
-        url, body = "/v1/completions", {**flags, "prompt": prompt}
-        if tokenizer.chat_template:
-            turns = [{"role": "system", "content": r.system}, {"role": "user", "content": r.user}]
-            url, body = "/v1/chat/completions", {**flags, "messages": turns}
-        lines.append({"custom_id": r.key, "method": "POST", "url": url, "body": body, "prompt": prompt})
-    return lines
-
-
-def imported(tokenizer, requests, args):
-    """Another engine's answers, as the list of what `sample` would yield."""
-    path, answers = args.import_responses, defaultdict(list)
-    for where, row in models.read_jsonl(path):
-        try:
-            if row.get("error"):                                    # of vllm run-batch, of an OpenAI batch
-                raise InputError(f"{where}: the engine reports an error: {str(row['error'])[:200]}")
-            if isinstance(row.get("response"), dict):               # a line of a batch output file
-                pairs = [(c["message"]["content"] if "message" in c else c["text"],
-                          c["finish_reason"] == "stop") for c in row["response"]["body"]["choices"]]
-            else:
-                texts = row["responses"] if "responses" in row else [row["response"]]
-                pairs = zip(texts, row.get("finished") or [True] * len(texts), strict=True)
-            key = str(row["custom_id"] if "custom_id" in row else row["id"])
-            for text, end in pairs:                                 # a stop token counts, as in our samples
-                count = len(tokenizer(text, add_special_tokens=False).input_ids) + bool(end)
-                answers[key].append((text, bool(end), count))
-        except (KeyError, TypeError, ValueError):
-            raise InputError(f"{where}: field 'custom_id' or 'response' is malformed") from None
-    if few := [r.key for r in requests if len(answers[r.key]) < args.num_samples]:
-        raise InputError(f"{path}: field 'custom_id' {few[0]!r}: fewer than {args.num_samples} responses")
-    return [(r, *map(list, zip(*answers[r.key][:args.num_samples]))) for r in requests]
-
-
 def earlier_rows(args, flags, requests):
     """{request key: its rows} that an interrupted run left in --out, half-written requests left out."""
     known, done = {(r.row["id"], r.row["answer"]): r for r in requests}, defaultdict(list)
@@ -398,17 +353,11 @@ def write_results(args, flags, requests, results, done):
 def main():
     args = parse_args()
     requests = load_requests(args)
-    if args.export_prompts:
-        models.check_output(args.export_prompts, args.force, args.data)
-        lines = exported(models.load_tokenizer(args.model), requests, args)
-        return models.write_jsonl(args.export_prompts, lines)
-    models.check_output(args.out, True, args.data, args.import_responses)
+    models.check_output(args.out, True, args.data)
     flags = {name: value for name, value in vars(args).items() if name not in FREE_FLAGS}
     done = earlier_rows(args, flags, requests)
     todo, results = [r for r in requests if r.key not in done], []
-    if args.import_responses:
-        results = imported(models.load_tokenizer(args.model), todo, args)
-    elif todo:
+    if todo:
         model, tokenizer = models.load(args.model, args.device, args.dtype)
         check_decoding(model)
         results = sample(model, tokenizer, todo, args)

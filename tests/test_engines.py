@@ -1,6 +1,6 @@
 """The files and rewards in engines that sample or train elsewhere, against the real packages: vLLM's
 batch runner, the types of the `openai` package, verl's loader. None is a requirement: without it its tests
-are skipped. recipes/trl/README.md says how to install them.
+are skipped. recipes/trl/README.md and recipes/vllm/README.md say how to install them.
 """
 import json
 import os
@@ -19,12 +19,12 @@ ENDS = [["stop", "stop"], ["stop", "length"]]
 
 @pytest.fixture
 def exported(tmp_path, run_script):
-    """exported(model) -> the lines that --export-prompts writes for two problems, two samples each."""
+    """exported(model) -> the lines that `batch.py export` writes for two problems, two samples each."""
     def export(model):
         (tmp_path / "p.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROBLEMS))
-        done = run_script("sample.py", "--model", model, "--data", "p.jsonl", "--num-samples", 2,
-                          "--temperature", 0.7, "--max-new-tokens", 50, "--seed", 3,
-                          "--export-prompts", "prompts.jsonl")
+        done = run_script("recipes/vllm/batch.py", "export", "--model", model, "--data", "p.jsonl",
+                          "--num-samples", 2, "--temperature", 0.7, "--max-new-tokens", 50, "--seed", 3,
+                          "--out", "prompts.jsonl")
         assert done.returncode == 0, done.stderr
         lines = (tmp_path / "prompts.jsonl").read_text().splitlines()
         assert len(lines) == 2
@@ -34,12 +34,11 @@ def exported(tmp_path, run_script):
 
 @pytest.fixture
 def imported(tmp_path, run_script):
-    """imported(model, lines) -> the samples that --import-responses makes of an engine's output lines."""
+    """imported(model, lines) -> the samples that `batch.py import` makes of an engine's output lines."""
     def take(model, lines, fails=False):
         (tmp_path / "out.jsonl").write_text("".join(line + "\n" for line in lines))
-        done = run_script("sample.py", "--model", model, "--data", "p.jsonl", "--num-samples", 2,
-                          "--temperature", 0.7, "--import-responses", "out.jsonl", "--out", "s.jsonl",
-                          "--force")
+        done = run_script("recipes/vllm/batch.py", "import", "out.jsonl", "--model", model, "--data",
+                          "p.jsonl", "--num-samples", 2, "--temperature", 0.7, "--out", "s.jsonl", "--force")
         assert done.returncode == (2 if fails else 0), done.stderr
         return done.stderr if fails else [json.loads(line) for line in open(tmp_path / "s.jsonl")]
     return take

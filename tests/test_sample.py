@@ -1,4 +1,4 @@
-"""sample.py: parity with generate, random numbers, continuous batching, resume, bad input, other engines."""
+"""sample.py: parity with generate, random numbers, continuous batching, resume, bad input."""
 import argparse
 import json
 import os
@@ -442,7 +442,7 @@ def test_bad_flags_are_user_errors(tmp_path, tiny_qwen2, problems, monkeypatch, 
 
 
 def test_out_is_needed(tiny_qwen2, problems, monkeypatch):
-    with pytest.raises(models.InputError, match="--out is needed"):
+    with pytest.raises(models.InputError, match="required: --out"):
         call(monkeypatch, "--model", tiny_qwen2, "--data", problems)
 
 
@@ -469,16 +469,13 @@ def test_a_start_that_fails_leaves_no_trace(tmp_path, tiny_qwen2, problems, monk
 
 
 @pytest.mark.parametrize("flags", [
-    ["--out", "problems.jsonl", "--force"], ["--out", "./problems.jsonl", "--resume"],
-    ["--export-prompts", "problems.jsonl", "--force"],
-    ["--import-responses", "a.jsonl", "--out", "a.jsonl", "--force"]])
+    ["--out", "problems.jsonl", "--force"], ["--out", "./problems.jsonl", "--resume"]])
 def test_no_input_is_overwritten(tmp_path, tiny_qwen2, problems, monkeypatch, flags):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "a.jsonl", [{"id": str(i), "responses": ["x"]} for i in range(12)])
-    before = problems.read_bytes(), (tmp_path / "a.jsonl").read_bytes()
+    before = problems.read_bytes()
     with pytest.raises(models.InputError, match="is the input: write to another file"):
         call(monkeypatch, "--model", tiny_qwen2, "--data", "problems.jsonl", *flags)
-    assert before == (problems.read_bytes(), (tmp_path / "a.jsonl").read_bytes())
+    assert before == problems.read_bytes()
 
 
 # ---- resume
@@ -598,7 +595,7 @@ def test_a_samples_file_can_be_sampled_again_and_resumed(tmp_path, problems, eng
     assert read(out)[3]["responses"] == ["3.0", "3.1"]
 
 
-# ---- verification, and other engines
+# ---- verification
 
 @pytest.fixture
 def samples(tmp_path):
@@ -635,69 +632,8 @@ def test_without_an_answer_there_is_nothing_to_check(tmp_path, engine, monkeypat
     assert names(tmp_path) == ["s.jsonl"]
 
 
-def test_the_verification_prompt_forbids_solving(tiny_qwen2, samples, monkeypatch, tmp_path):
-    call(monkeypatch, "--model", tiny_qwen2, "--data", samples, "--verify", "--export-prompts",
-         tmp_path / "e.jsonl")
-    first, second, _ = read(tmp_path / "e.jsonl")
-    for said in ("1+1?", "answer: 2", "Do not solve", "the answer is correct.", "the answer is incorrect.",
-                 "the answer cannot be verified."):
-        assert said in first["prompt"]
-    assert "answer: 3" in second["prompt"]
-
-
 def test_verifications_are_sampled(tmp_path, tiny_qwen2, samples, monkeypatch):
     call(monkeypatch, "--model", tiny_qwen2, "--data", samples, "--verify", "--max-new-tokens", 8, "--out",
          tmp_path / "v.jsonl")
     rows = read(tmp_path / "v.jsonl")
     assert [(r["id"], r["answer"]) for r in rows] == [("a", "2"), ("a", "3"), ("c", "3")]
-
-
-def test_exported_prompts_come_back_as_a_samples_file(tmp_path, tiny_qwen2, problems, monkeypatch):
-    common = ["--model", tiny_qwen2, "--data", problems, "--num-samples", 2]
-    call(monkeypatch, *common, "--export-prompts", tmp_path / "e.jsonl")
-    prompts, tokenizer = read(tmp_path / "e.jsonl"), models.load(tiny_qwen2)[1]
-    assert [p["custom_id"] for p in prompts] == [str(i) for i in range(12)]
-    assert prompts[3]["prompt"] == tokenizer.decode(models.prompt_ids(tokenizer, PROBLEMS[3]["problem"]))
-    assert prompts[3]["body"]["messages"][1] == {"role": "user", "content": PROBLEMS[3]["problem"]}
-    assert prompts[3]["body"]["n"] == 2 and prompts[3]["url"] == "/v1/chat/completions"
-    with pytest.raises(models.InputError, match="e.jsonl exists already: --force overwrites it"):
-        call(monkeypatch, *common, "--export-prompts", tmp_path / "e.jsonl")
-    batch = [{"custom_id": p["custom_id"], "response": {"status_code": 200, "body": {"choices": [
-        {"message": {"role": "assistant", "content": f"\\boxed{{{i}}}"}, "finish_reason": "stop"},
-        {"message": {"role": "assistant", "content": "and so on"}, "finish_reason": "length"}]}}}
-        for i, p in reversed(list(enumerate(prompts)))]
-    simple = [{"id": p["custom_id"], "responses": [f"\\boxed{{{i}}}", "and so on"], "finished": [True, False]}
-              for i, p in enumerate(prompts)]
-    for name, answers in (("batch", batch), ("simple", simple)):
-        write(tmp_path / f"{name}.jsonl", answers)
-        call(monkeypatch, *common, "--import-responses", tmp_path / f"{name}.jsonl",
-             "--out", tmp_path / f"{name}.out")
-        rows = read(tmp_path / f"{name}.out")
-        assert [r["responses"][0] for r in rows] == [f"\\boxed{{{i}}}" for i in range(12)]
-        assert rows[5]["finished"] == [True, False] and rows[5]["answer"] == "10"
-        assert min(rows[5]["tokens"]) > 0
-
-
-def test_without_a_chat_template_the_prompt_itself_is_exported(tiny_llama):
-    _, tokenizer = models.load(tiny_llama)
-    args = argparse.Namespace(model="m", num_samples=3, temperature=0.7, max_new_tokens=9, seed=1)
-    line, = sample.exported(tokenizer, [sample.Request("7", {}, "s", "u", None)], args)
-    body = {"model": "m", "n": 3, "temperature": 0.7, "max_tokens": 9, "seed": 1, "prompt": "s\n\nu\n\n"}
-    assert line == {"custom_id": "7", "method": "POST", "url": "/v1/completions", "body": body,
-                    "prompt": "s\n\nu\n\n"}
-
-
-@pytest.mark.parametrize("line, said", [
-    ({"custom_id": "0", "response": "only one"}, "field 'custom_id' '0': fewer than 2 responses"),
-    ({"custom_id": "0", "response": {"body": {}}}, "a.jsonl:1: field 'custom_id' or 'response' is malformed"),
-    ({"response": "nobody's"}, "a.jsonl:1: field 'custom_id' or 'response' is malformed"),
-    ({"id": "0", "responses": [None, "x"]}, "a.jsonl:1: field 'custom_id' or 'response' is malformed"),
-    ({"id": "0", "responses": ["x", "y"], "finished": [True]}, "a.jsonl:1: field 'custom_id' or 'response'"),
-    ({"id": "0", "responses": ["\ud83d", "y"]}, "a.jsonl:1: not JSON"),
-])
-def test_answers_that_cannot_be_used(tmp_path, tiny_qwen2, problems, monkeypatch, line, said):
-    (tmp_path / "a.jsonl").write_text(json.dumps(line))
-    with pytest.raises(models.InputError, match=said):
-        call(monkeypatch, "--model", tiny_qwen2, "--data", problems, "--num-samples", 2, "--limit", 1,
-             "--import-responses", tmp_path / "a.jsonl", "--out", tmp_path / "x.jsonl")
-    assert names(tmp_path) == ["a.jsonl", "problems.jsonl"]

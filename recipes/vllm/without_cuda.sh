@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# vLLM's Python code without its CUDA packages, in recipes/trl/.venv-vllm: enough to import the classes
+# vLLM's Python code without its CUDA packages, in recipes/vllm/.venv-vllm: enough to import the classes
 # of its batch runner (tests/test_engines.py), not to run a model.
 set -euo pipefail
 cd "$(dirname "$0")"
