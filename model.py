@@ -2,10 +2,7 @@
 
     model, tokenizer = load("Qwen/Qwen2.5-Math-1.5B")          # or a folder, such as toy/base
     rows = read_problems("test.jsonl")                          # or ("HuggingFaceH4/MATH-500", "test")
-
-Nothing here samples, trains or judges: a reader of the paper may skip this file. Bad input becomes one line
-`error: FILE:LINE: field 'x' ...` and exit status 2.
-Map: errors and flags - load and check a model - prompts - files - run folder - optimizer.
+Nothing here samples, trains or judges. Map: flags - load and check - prompts - files - run folder - optimizer
 """
 import argparse
 import contextlib
@@ -30,8 +27,7 @@ logging.disable_progress_bar()      # the bars that a user should see are the st
 logging.set_verbosity_error()       # what matters of these warnings is an InputError here
 
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
-# Tokens that end a turn or a document in the open model families. A model may emit any of them, whatever its
-# tokenizer calls `eos_token`: Qwen2.5 base models end turns with <|im_end|>, documents with <|endoftext|>.
+# Tokens that end a turn or a document in the open families: a model may emit any, whatever is called `eos`.
 END_TOKENS = "<|im_end|> <|eot_id|> <|endoftext|> <|end_of_text|> <end_of_turn> <|end|> </s>".split()
 
 
@@ -52,6 +48,7 @@ def refusing(what):
 
 def run_main(main):
     """Call main(); a user's or the system's error becomes one line and exit status 2, Ctrl-C status 130."""
+    sys.stdout.reconfigure(errors="replace")      # a terminal that knows ASCII only gets ? for a minus sign
     try:
         main()
         sys.stdout.flush()
@@ -110,16 +107,16 @@ def load(name_or_path, device="auto", dtype="auto"):
     return model.to(device).eval(), tokenizer
 
 
-def load_tokenizer(name_or_path):
-    """The tokenizer alone, as it lies on the disk or on the hub."""
-    return _pretrained(AutoTokenizer, name_or_path)
-
-
 def _pretrained(kind, name_or_path, **options):
     name = os.path.expanduser(name_or_path)
     has_checkpoint(name)                          # puts back what a killed run had moved aside
     with refusing(f"{name}: no model here, or none that can be loaded"):
         return kind.from_pretrained(name, **options)
+
+
+def load_tokenizer(name_or_path):
+    """The tokenizer alone."""
+    return _pretrained(AutoTokenizer, name_or_path)
 
 
 def most_positions(model):
@@ -198,36 +195,33 @@ def prompt_text(tokenizer, problem, system=SYSTEM_PROMPT):
     if not tokenizer.chat_template:
         return f"{system}\n\n{problem}\n\n"
     found = turns(tokenizer, problem, system)
-    return tokenizer.apply_chat_template(found, tokenize=False, add_generation_prompt=True)
+    with refusing("the chat template fails"):
+        return tokenizer.apply_chat_template(found, tokenize=False, add_generation_prompt=True)
 
 
 def turns(tokenizer, problem, system=SYSTEM_PROMPT):
-    """System turn and user turn. Some templates (Gemma, Mistral) refuse a system turn: then its text opens the
-    user turn."""
-    for found in ([{"role": "system", "content": system}, {"role": "user", "content": problem}],
-                  [{"role": "user", "content": f"{system}\n\n{problem}"}]):
-        try:
-            tokenizer.apply_chat_template(found, tokenize=False)
-            return found
-        except Exception as error:                # a template may be any program
-            reason = error
-    raise InputError(f"the chat template fails: {reason}")
+    """System and user turn, or where the template refuses the first (Gemma, Mistral) one with both texts."""
+    found = [{"role": "system", "content": system}, {"role": "user", "content": problem}]
+    try:
+        tokenizer.apply_chat_template(found, tokenize=False)
+    except Exception:                             # a template may be any program
+        found = [{"role": "user", "content": f"{system}\n\n{problem}"}]
+    return found
 
 
 # ---------------------------------------------------------------- files
 def read_jsonl(path, required=()):
     """JSON lines, or a JSON list, whose items count as lines -> [("FILE:LINE", row)], fields complete."""
     rows, number = [], 1
-    try:
+    with refusing(path):
         text = Path(path).read_text(encoding="utf-8-sig")
+    try:
         lines = map(json.dumps, json.loads(text)) if text.startswith("[") else text.split("\n")
         for number, line in enumerate(lines, 1):
             if line.strip():
                 rows.append((f"{path}:{number}", json.loads(line)))
                 if "\\u" in line:                 # half of a surrogate pair is no text: this raises
                     json.dumps(rows[-1][1], ensure_ascii=False).encode()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:             # JSON's and Unicode's errors are ValueErrors
         raise InputError(f"{path}:{getattr(error, 'lineno', 1) + number - 1}: not JSON: {error}") from None
     for where, row in rows:

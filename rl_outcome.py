@@ -14,11 +14,9 @@ where b_m is the mean R_o of the other M-1 responses to x.
         --max-new-tokens 3000 --offload both --grad-checkpointing
 
 Reads a checkpoint, problems, a samples file. Writes OUT/{args.json, metrics.jsonl, samples.txt, last, best}.
-What departs from the paper or the released code says so where it stands, and README lists it.
 Sections marked (=) are the same in rl_process.py.
 Map: flags - log-probs - advantage and loss - rollout - rewards - data - statistics - update - train.
 """
-import resource
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -74,9 +72,8 @@ def parse_args(argv=None):
     add("--rollout-rows", type=count, default=256, help="most responses decoded at once (256)")
     # run
     add("--seed", type=number(int, 0), default=0)
-    add("--eval-every", type=count, default=20, help="steps between evaluations (20)")
+    add("--eval-every", type=count, default=20, help="steps between evaluations, texts in samples.txt (20)")
     add("--save-every", type=count, default=20, help="steps between checkpoints (20)")
-    add("--show-every", type=count, default=20, help="steps between two whole responses in samples.txt (20)")
     add("--resume", action="store_true", help="go on from --out/last")
     add("--force", action="store_true", help="throw away the run in --out")
     args = parser.parse_args(argv)
@@ -398,11 +395,7 @@ def statistics(trajectories, updates, clock, args):
     tokens, total, seconds = sum(len(t.ids) for t in trajectories), len(trajectories), np.diff(clock)
     logp, ref = (torch.cat([getattr(t, name) for t in trajectories]) for name in ("logp", "logp_ref"))
     ratio = torch.cat([u["ratio"] for u in updates])
-    solved = np.array([solves(t)[-1] for t in trajectories])
-    solved = solved.reshape(-1, 1 if args.offline else args.num_samples)                # [P, M]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"reward": sum(t.reward for t in trajectories) / total,
-            "always_solved": solved.all(1).mean(), "never_solved": 1 - solved.any(1).mean(),
             "entropy": -logp.mean().item(),                 # estimated from the sampled tokens
             "kl": (logp - ref).sum().item() / total,        # unbiased (k1); that of one batch may be negative
             "kl_k3": (torch.expm1(ref - logp) - (ref - logp)).sum().item() / total,      # never negative
@@ -413,7 +406,7 @@ def statistics(trajectories, updates, clock, args):
             **dict(zip(("seconds_rollout", "seconds_logprobs", "seconds_update"), seconds)),
             "rollout_tokens_per_s": None if args.offline else tokens / seconds[0],
             "update_tokens_per_s": tokens / seconds[2],
-            "peak_gb": (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak) / 1e9}
+            "peak_gb": torch.cuda.max_memory_allocated() / 1e9}                         # of the GPU
 
 
 def show(t, step):
@@ -465,9 +458,9 @@ def check_updates(updates, policy, args):
 
 # ---------------------------------------------------------------- train
 def train(args):
-    fixed_schedule = args.schedule == "constant"            # else a step's learning rate depends on --steps
-    run = models.Run(args, ("eval_data", "eval_every", "show_every", *["steps"] * fixed_schedule),
-                     logs=("metrics.jsonl", "samples.txt"))
+    free = ["eval_data", "eval_every"]                      # what --resume may change
+    free += ["steps"] if args.schedule == "constant" else []            # else the learning rate depends on it
+    run = models.Run(args, free, ["metrics.jsonl", "samples.txt"])
     policy, tokenizer = models.load(run.last if run.state else args.model, args.device, args.dtype)
     models.check_model(policy)
     reference = models.load(args.model, args.device, args.dtype)[0] if args.beta or args.offline else None
@@ -485,12 +478,9 @@ def train(args):
         run.save_best(row.get("eval_accuracy"), policy, tokenizer)
     for step in run.steps(args.steps):
         clock = [time.time()]
-        if args.offline:
-            trajectories = take(data, args.prompts_per_step * args.num_samples, step, args.seed)
-        else:
-            problems = take(data, args.prompts_per_step, step, args.seed)
-            trajectories = sample_trajectories(policy, tokenizer, problems, args.num_samples,
-                                               args.temperature, args, step)
+        taken = take(data, args.prompts_per_step * (args.num_samples if args.offline else 1), step, args.seed)
+        trajectories = taken if args.offline else sample_trajectories(
+            policy, tokenizer, taken, args.num_samples, args.temperature, args, step)
         clock.append(time.time())
         order = stream(args.seed, "order", step).permutation(len(trajectories))
         parts = np.array_split(order, args.updates_per_rollout)
@@ -506,9 +496,8 @@ def train(args):
                **statistics(trajectories, updates, clock, args)}
         if step % args.eval_every == 0 or step == args.steps:
             row |= evaluate(policy, tokenizer, held_out, args)
-        run.log(row, shown=("reward", "accuracy", "kl", "seconds"))
-        if step % args.show_every == 0:
             run.note(show(trajectories[0], step) + "\n" + show(trajectories[-1], step))
+        run.log(row, shown=("reward", "accuracy", "kl", "seconds"))
         run.save_best(row.get("eval_accuracy"), policy, tokenizer)
         run.save(step, policy, tokenizer, optimizer)
 

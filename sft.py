@@ -26,8 +26,6 @@ Chosen on purpose:
 - The loss is the mean over a batch's trained tokens, the KL term the mean over the tokens that --kl-on names.
   The paper takes the trained ones. On the toy world `first` is better: the first solution, masked or not,
   keeps the base's skill, and no term holds the retries to a base that never retried.
-- --isc is Partial Answer Masking of "Small Language Model Can Self-correct" (arXiv 2401.07301) as we read it:
-  only *wrong* solutions are masked (no KL term there: --kl-coef 0). It is (1) unless a right one is doubted.
 
 Map: flags - stage 0 - log-probs and KL - masks - batches and losses - train.
 """
@@ -74,9 +72,7 @@ def parse_args(argv=None):
     add("--data", required=True, help="trajectories file")
     add("--out", required=True, help="run folder, the only place written to")
     # algorithm
-    mask = train_parser.add_mutually_exclusive_group()
-    mask.add_argument("--isc", action="store_true", help="mask every wrong solution, and nothing else")
-    mask.add_argument("--no-mask", action="store_true", help="train every action")
+    add("--no-mask", action="store_true", help="train every action")
     add("--kl-coef", type=rate, default=0.1, help="c, weight of the KL term (0.1); 0 loads no base model")
     add("--kl-on", choices=("trained", "first", "all"), default="trained", help="tokens held near the base")
     add("--epochs", type=count, default=3, help="(3)")
@@ -297,8 +293,6 @@ def to_example(row, tokenizer, end, args):
     to the action of its first character."""
     actions = row["actions"]
     learn = [True] * len(actions) if args.no_mask else trained_actions(actions)
-    if args.isc:
-        learn = [a["type"] == "verify" or verifier.judge(a["text"], row["answer"]) for a in actions]
     labels = label_characters(actions, learn)
     prompt = models.prompt_ids(tokenizer, row["problem"])
     text = "".join(a["text"] for a in actions)

@@ -56,4 +56,4 @@ def flags(model, data, out, *more, steps=4):
     """Command line of a run of a second or two."""
     return ["--model", model, "--data", data, "--out", str(out), "--steps", str(steps), "--prompts-per-step", "6",
             "--num-samples", "4", "--updates-per-rollout", "2", "--max-new-tokens", "16", "--lr", "1e-2",
-            "--warmup", "0", "--save-every", "2", "--eval-every", "2", "--show-every", "2", *map(str, more)]
+            "--warmup", "0", "--save-every", "2", "--eval-every", "2", *map(str, more)]

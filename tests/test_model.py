@@ -255,7 +255,7 @@ def test_read_jsonl_requires_fields_and_round_trips(tmp_path):
     assert [row for _, row in M.read_jsonl(tmp_path / "new" / "x.jsonl", ("a", "b"))] == rows
     with pytest.raises(M.InputError, match=r"x.jsonl:1: field 'c' is missing"):
         M.read_jsonl(tmp_path / "new" / "x.jsonl", ("c",))
-    with pytest.raises(M.InputError, match="no such file"):
+    with pytest.raises(M.InputError, match="No such file"):
         M.read_jsonl(tmp_path / "nowhere.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b'{"a": "\xe9"}\n')
     with pytest.raises(M.InputError, match="utf-8"):

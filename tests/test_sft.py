@@ -48,7 +48,7 @@ def marks():
 
 def encoded(path, row=ROW, **flags):
     model, tokenizer = models.load(path, "cpu", "fp32")
-    args = SimpleNamespace(**{"isc": False, "no_mask": False, "kl_on": "trained", **flags})
+    args = SimpleNamespace(**{"no_mask": False, "kl_on": "trained", **flags})
     end = models.stop_ids(model, tokenizer)[0]
     return sft.to_example(row, tokenizer, end, args), tokenizer, end
 
@@ -126,16 +126,15 @@ def test_retry_phrase_is_trained_after_a_refutation_only(verdict, trained):
 
 
 def test_other_masks(tiny_qwen2):
-    # a right first solution that is doubted: (1) masks it, Partial Answer Masking trains it
+    # a right first solution that is doubted: (1) masks it all the same
     doubted = [{"type": "solve", "text": "\\boxed{80}\n\n"}, {"type": "verify", "text": f"{WAIT} {NO}\n\n"},
                {"type": "solve", "text": f"{RETRY} \\boxed{{80}}"}]
     row = {**ROW, "actions": doubted}
-    plain, isc, none = (encoded(tiny_qwen2, row, **f)[0] for f in ({}, {"isc": True}, {"no_mask": True}))
+    plain, none = (encoded(tiny_qwen2, row, **f)[0] for f in ({}, {"no_mask": True}))
     n = plain.kinds.index("solve")
     first = plain.kinds.index("verify") - n
-    assert not any(plain.trained[n:n + first]) and all(isc.trained[n:]) and all(none.trained[n:])
-    plain, isc, none = (encoded(tiny_qwen2, **f)[0] for f in ({}, {"isc": True}, {"no_mask": True}))
-    assert isc.trained == plain.trained  # where all earlier solutions are wrong the two agree
+    assert not any(plain.trained[n:n + first]) and all(none.trained[n:])
+    plain, none = (encoded(tiny_qwen2, **f)[0] for f in ({}, {"no_mask": True}))
     assert none.trained == [k != "prompt" for k in none.kinds] != plain.trained
 
 
@@ -367,7 +366,7 @@ def test_build_refuses_bad_verifications_and_to_overwrite(tmp_path, monkeypatch)
     for flags, message in [
             (["--verifications", bad, "--out", "x.jsonl"], "bad.jsonl:2: field 'id' or 'problem' is needed"),
             (["--out", "x.jsonl"], "--verifications is needed"),
-            (["--verifications", "nowhere.jsonl", "--out", "x.jsonl"], "nowhere.jsonl: no such file"),
+            (["--verifications", "nowhere.jsonl", "--out", "x.jsonl"], "No such file or directory: 'nowhere.jsonl'"),
             (["--verifications", good, "--out", good, "--force"], "good.jsonl is the input"),
             (["--verifications", good, "--out", "x.jsonl", "--keep", 1], "--wrong-share and --keep"),
             (["--original-solutions", "--out", "x.jsonl"], "field 'solution'"),

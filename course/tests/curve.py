@@ -20,7 +20,7 @@ ROOT = next(p for p in (HERE, *HERE.parents) if (p / "verifier.py").exists())
 COLUMNS = ("reward", "accuracy", "first_accuracy", "VA", "trials", "finished", "tokens", "kl", "grad_norm")
 RL = ("--steps 20 --prompts-per-step 8 --num-samples 4 --updates-per-rollout 2 --max-new-tokens 24 --lr 3e-3 "
     "--warmup 0 "
-      "--beta 0.05 --ratio sum --temperature 0.7 --eval-every 99 --save-every 99 --show-every 20").split()
+      "--beta 0.05 --ratio sum --temperature 0.7 --eval-every 99 --save-every 99").split()
 SFT = ("--batch-size 8 --epochs 1 --lr 3e-3 --warmup 0 --kl-coef 0.1 --held-out 0 --eval-every 99 "
     "--save-every 99").split()
 WAIT, AGAIN = "Wait, let me recheck my solution.", "Let me try again."

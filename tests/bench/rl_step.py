@@ -56,7 +56,7 @@ def ours(stage, folder, data, out):
     stage.train(stage.parse_args([
         "--model", folder, "--data", data, "--out", str(out), "--steps", str(1 + args.steps), "--prompts-per-step",
         str(PROMPTS), "--num-samples", str(SAMPLES), "--updates-per-rollout", str(UPDATES), "--max-new-tokens",
-        str(args.max_new_tokens), "--max-tokens", "4096", "--save-every", "1000", "--show-every", "1000"]))
+        str(args.max_new_tokens), "--max-tokens", "4096", "--save-every", "1000"]))
     marks.append(now())
     stage.take = take
     rows = [json.loads(line) for line in open(Path(out) / "metrics.jsonl")][2:]
