@@ -229,3 +229,10 @@ def test_rotations_that_a_cuda_graph_would_freeze(family, fixed):
     assert sample.has_fixed_rope(CONFIG_MAPPING[kind](**sizes)) == fixed
     nested = SimpleNamespace(rope_parameters={"full_attention": {"rope_type": "dynamic"}})
     assert not sample.has_fixed_rope(SimpleNamespace(get_text_config=lambda: nested))
+
+
+if __name__ == "__main__":      # the table: python tests/test_families.py
+    print("| family | sampler | rollout and log-probs |\n| --- | --- | --- |")
+    for name, (config_type, chosen, *_) in FAMILIES.items():
+        tiny, texts = build(config_type, chosen), random_prompts(1, 3, 7, 12, 20, 26)
+        print(f"| {name} | {sampler_outcome(tiny, texts)} | {rl_verdict(tiny, texts)} |", flush=True)
