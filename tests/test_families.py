@@ -231,7 +231,7 @@ def test_rotations_that_a_cuda_graph_would_freeze(family, fixed):
     assert not sample.has_fixed_rope(SimpleNamespace(get_text_config=lambda: nested))
 
 
-if __name__ == "__main__":      # the table: python tests/test_families.py
+if __name__ == "__main__":      # the table: PYTHONPATH=. python tests/test_families.py
     print("| family | sampler | rollout and log-probs |\n| --- | --- | --- |")
     for name, (config_type, chosen, *_) in FAMILIES.items():
         tiny, texts = build(config_type, chosen), random_prompts(1, 3, 7, 12, 20, 26)
