@@ -322,9 +322,10 @@ def test_the_whole_recipe(repo, data, tiny_qwen2, tmp_path):
     command = ["bash", "recipes/word_problems/run.sh", "--fast"]
     subprocess.run(command, cwd=repo, env=env, check=True)
     runs, results = tmp_path / "runs" / "fast-words-qwen2-seed0", tmp_path / "results" / "fast-words-qwen2-seed0"
-    for name in ("test-all", "test-table2", "test-table6", "svamp-all", "svamp-table2", "svamp-table6"):
-        report = json.loads((results / name / "report.json").read_text())
-        assert len(report["models"]) == {"all": 5, "le2": 3, "le6": 2}[name[-3:]]
+    for name, models in (("all", 4), ("table2", 3), ("table6", 2), ("offline", 3)):
+        for side in ("test", "svamp"):
+            report = json.loads((results / f"{side}-{name}" / "report.json").read_text())
+            assert len(report["models"]) == models
     times = {path: path.stat().st_mtime_ns for path in runs.glob("*/last/model.safetensors")}
     assert {path.parts[-3] for path in times} == {"base", "bi", "bi-solving", "original", "orl", "prl", "offline"}
     subprocess.run(command, cwd=repo, env=env, check=True)

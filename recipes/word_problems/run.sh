@@ -11,27 +11,28 @@ DATA=${DATA:-SVAMP/data/mawps-asdiv-a_svamp}
 [ -e "$DATA/train.csv" ] || {
   echo "error: no $DATA/train.csv: git clone https://github.com/arkilpatel/SVAMP, or set DATA" >&2; exit 2; }
 run=words-$(basename "$MODEL")-seed$SEED
-base=100000 problems=2000 stored=600 val=128 tests=100000 longest=256     # how many; tokens of a response
-bi_epochs=2 steps=22 prompts=32 batches=16 least=0.1 most=0.9 most_offline=0.7
+problems=1000 stored=256 val=100 tests=500 longest=256 epochs=1 steps=14 prompts=32 batches=8
+base=3600 least=0.1 most=0.9 most_offline=0.7       # how many problems, steps and so on
 case "${1:-}" in
   "") ;;
   --fast) run=fast-$run base=400 problems=100 stored=32 val=16 tests=16 longest=128
-    bi_epochs=6 steps=2 prompts=4 batches=2 least=0 most=1 most_offline=1 ;;
+    epochs=3 steps=2 prompts=4 batches=2 least=0 most=1 most_offline=1 ;;
   *) echo "error: usage: [MODEL=M] [DATA=FOLDER] [SEED=N] bash $0 [--fast]" >&2; exit 2 ;;
 esac
 # For a model of 1 B parameters or more divide the learning rates by ten.
-BASE_LR=${BASE_LR:-2e-4} BI_LR=${BI_LR:-1e-4} RL_LR=${RL_LR:-2e-5}
-EPOCHS=${EPOCHS:-2} BI_EPOCHS=${BI_EPOCHS:-$bi_epochs} STEPS=${STEPS:-$steps}
+BASE_LR=${BASE_LR:-2e-4} BI_LR=${BI_LR:-1e-4} RL_LR=${RL_LR:-3e-5}
+EPOCHS=${EPOCHS:-$epochs} BI_EPOCHS=${BI_EPOCHS:-2} STEPS=${STEPS:-$steps}
 DTYPE=${DTYPE:-bf16} TOKENS=${TOKENS:-4096}                # padded tokens in a micro-batch: memory
 OUT=${OUT:-.}
 R=$OUT/runs/$run results=$OUT/results/$run
-if [ -z "${PY:-}" ]; then
-  source setup.sh
-  setup_venv requirements.txt requirements-plots.txt
-  PY=.venv/bin/python
+PY=${PY:-.venv/bin/python}
+if [ "$PY" = .venv/bin/python ]; then
+  [ -x $PY ] || "${PYTHON:-python3}" -m venv .venv
+  $PY -m pip install -q --disable-pip-version-check -r requirements-dev.txt
 fi
 mkdir -p "$R"
-export PYTHONUNBUFFERED=1
+# A thread that waits gives its core away: without this two busy processes slow each other down many times.
+export PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=passive
 threads=${OMP_NUM_THREADS:-2}
 other=
 trap '[ -z "$other" ] || kill -- -$other 2>/dev/null || true' EXIT          # no stage outlives this script
@@ -64,63 +65,65 @@ once "$R/val.jsonl" words --train "$DATA/train.csv" --svamp "$DATA/dev.csv" --ou
 head -n $base "$R/data/base.jsonl" > "$R/base-problems.jsonl"
 head -n $val "$R/data/val.jsonl" > "$R/val.jsonl"
 
-stage "Stage -1: learn to answer as '3 + 2 = 5. \\boxed{5}': the base, and Table 2's baseline  (35 min)"
+stage "Stage -1: learn to answer as '3 + 2 = 5. \\boxed{5}': the base, and Table 2's baseline"
 once "$R/base.jsonl" $PY sft.py build --original-solutions --samples "$R/base-problems.jsonl" \
   --out "$R/base.jsonl"
 train --model "$MODEL" --data "$R/base.jsonl" --out "$R/base" --kl-coef 0 --lr $BASE_LR --epochs $EPOCHS
 
-stage "Stage 0: 5 answers at T = 0.7, two kinds of check for each, trajectories  (15 min)"
+stage "Stage 0: 5 answers at T = 0.7, two kinds of check for each, trajectories"
 sample --model "$R/base/last" --data "$R/data/train.jsonl" --limit $problems --num-samples 5 \
   --temperature 0.7 --max-new-tokens 80 --out "$R/base-train.jsonl"
 for kind in confirmative problem-solving; do
   once "$R/checks-$kind.jsonl" words --verify "$R/base-train.jsonl" --kind $kind --out "$R/checks-$kind.jsonl"
   once "$R/$kind.jsonl" $PY sft.py build --samples "$R/base-train.jsonl" --kind $kind --seed $SEED \
-    --verifications "$R/checks-$kind.jsonl" --keep 0.5 0.8 0.8 0.8 --out "$R/$kind.jsonl"
+    --verifications "$R/checks-$kind.jsonl" --keep 0.7 1 1 1 --out "$R/$kind.jsonl"
 done
 # Table 2: the same problems and settings, without checks
 once "$R/original.jsonl" $PY sft.py build --original-solutions --samples "$R/confirmative.jsonl" \
   --out "$R/original.jsonl"
 
-stage "Stage 1: behaviour initialisation with either kind of check  (25 min)"
+stage "Stage 1: behaviour initialisation, the teacher's checks undo the equation"
 bi() { train --model "$R/base/last" --lr $BI_LR --epochs $BI_EPOCHS --kl-coef 0.1 --kl-on first "$@"; }
-confirmative() { bi --data "$R/confirmative.jsonl" --out "$R/bi"; }
-problem_solving() { bi --data "$R/problem-solving.jsonl" --out "$R/bi-solving"; }
-beside problem_solving confirmative
+bi --data "$R/confirmative.jsonl" --out "$R/bi"
 
-stage "Responses of BI for offline RL; beside it original solutions (Table 2) and tests  (40 min)"
-responses() { sample --model "$R/bi/last" --data "$R/data/train.jsonl" --limit $stored --num-samples 4 \
-  --temperature 0.7 --max-new-tokens $longest --out "$R/bi-train.jsonl"; greedy bi; }
-others() { bi --data "$R/original.jsonl" --out "$R/original"; greedy original base bi-solving; }
-beside others responses
-
-stage "Stage 2: outcome-level RLOO and process-level group RL  (90 min)"
+stage "Stage 2: outcome-level RLOO and process-level group RL, side by side"
 # Problems that the base got right 1 to 4 times of 5. One pass: about as many as the steps ask for.
 rl=(--model "$R/bi/last" --dtype $DTYPE --max-tokens $TOKENS --lr $RL_LR --schedule linear --warmup 2
     --temperature 0.7 --max-new-tokens $longest --min-acc $least --seed $SEED --resume)
 online=("${rl[@]}" --data "$R/data/train.jsonl" --samples "$R/base-train.jsonl" --max-acc $most
-        --eval-data "$R/val.jsonl" --eval-every $((STEPS / 2)) --save-every 4 --show-every 4
+        --eval-data "$R/val.jsonl" --eval-every $((STEPS / 2)) --save-every 4
         --steps $STEPS --prompts-per-step $prompts --num-samples 4
         --updates-per-rollout 2 --ratio sum --beta 0.02)
 outcome() { $PY rl_outcome.py "${online[@]}" --out "$R/orl"; }
 process() { $PY rl_process.py "${online[@]}" --out "$R/prl" --baseline level --average batch; }
 beside outcome process
 
-stage "Offline process-level RL; beside it tests  (35 min)"
-stored() {
+stage "Tests of all four"
+before() { greedy base bi orl; }
+after() { greedy prl; }
+beside before after
+report() {                                                 # report test|svamp NAME ROW=MODEL ...
+  local set=$1 out=$results/$1-$2 row rows=(); shift 2
+  for row; do rows+=("${row%%=*}=$R/$set-${row#*=}.jsonl"); done
+  $PY evaluate.py "${rows[@]}" --out "$out" --force
+}
+for set in test svamp; do report $set all BI=bi base=base ORL=orl PRL=prl; done
+
+stage "Table 6: problem-solving checks instead; beside it Table 2: original solutions; and offline PRL"
+solving() { bi --data "$R/problem-solving.jsonl" --out "$R/bi-solving"; greedy bi-solving; }
+rest() {
+  bi --data "$R/original.jsonl" --out "$R/original"
+  greedy original
+  sample --model "$R/bi/last" --data "$R/data/train.jsonl" --limit $stored --num-samples 4 \
+    --temperature 0.7 --max-new-tokens $longest --out "$R/bi-train.jsonl"
   $PY rl_process.py "${rl[@]}" --offline "$R/bi-train.jsonl" --max-acc $most_offline --steps $batches \
     --prompts-per-step 16 --num-samples 4 --updates-per-rollout 1 --ratio sum --beta 0.1 --out "$R/offline"
   greedy offline
 }
-rest() { greedy orl prl; }
-beside rest stored
-
+beside solving rest
 for set in test svamp; do
-  stage "Reports on $set: all models against BI; Table 2; Table 6"
-  report() { $PY evaluate.py "${@:2}" --out "$results/$set-$1" --force; }
-  of() { echo "$1=$R/$set-$2.jsonl"; }
-  report all "$(of BI bi)" "$(of base base)" "$(of ORL orl)" "$(of PRL prl)" "$(of PRL-offline offline)" \
-    --metrics ORL="$R/orl/metrics.jsonl" --metrics PRL="$R/prl/metrics.jsonl"
-  report table2 "$(of original original)" "$(of base base)" "$(of BI bi)"
-  report table6 "$(of problem-solving bi-solving)" "$(of confirmative bi)"
+  report $set table2 original=original base=base BI=bi
+  report $set table6 problem-solving=bi-solving confirmative=bi
+  report $set offline BI=bi PRL=prl offline=offline
 done
 stage "Done: open $results/{test,svamp}-all/report.html"
