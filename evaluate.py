@@ -1,10 +1,10 @@
 """Evaluation (S²R appendix E, figures 3 and 4): every claim of the method as a number with its error bar.
 
   first_accuracy, final_accuracy    share whose first (P) or last (F) boxed answer is right, finished or not
-  VA (7)    share of verifications whose verdict is the truth; no verdict never is
-  ER (8)    among verifications of wrong solutions, the share that says "incorrect"
-  CP (9)    among verifications that say "correct", the share whose solution is right
-  ICR (10), CIR (11)   P(last right | first wrong), P(last wrong | first right); CS = ICR, CL = 1 - CIR
+  VA (7)    verification accuracy: share of verdicts that are the truth; no verdict never is
+  ER (8)    error recall: among verifications of wrong solutions, the share that says "incorrect"
+  CP (9)    correct precision: among verifications that say "correct", the share whose solution is right
+  ICR (10), CIR (11)   incorrect to correct, P(last right | first wrong), and back; CS = ICR, CL = 1 - CIR
   RSS       (F - P²) / 2P(1 - P), after arXiv 2412.19513: 0 worst critic of two attempts, 1/2 no gain, 1 best
   trials, tokens, finished          solutions and tokens a response; share that ended by itself
   no_verdict, repeats               verifications without a verdict; retries that repeat an earlier answer

@@ -1,6 +1,6 @@
 """What every stage needs and none is about: models, prompts, problem files, run folders, the optimizer.
 
-    model, tokenizer = load("Qwen/Qwen2.5-Math-1.5B")          # or a folder, such as toy/base
+    model, tokenizer = load("Qwen/Qwen2.5-Math-1.5B")          # or a folder, such as runs/seed0/toy/base
     rows = read_problems("test.jsonl")                          # or ("HuggingFaceH4/MATH-500", "test")
 Nothing here samples, trains or judges. Map: flags - load and check - prompts - files - run folder - optimizer
 """

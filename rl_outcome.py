@@ -1,7 +1,7 @@
 """Stage 2a: outcome-level RLOO from scratch (S2R, arXiv 2502.12853, section 2.3.1; --offline: App. F).
 
 Every step samples M responses to each of P problems, rewards a whole response by its last solution,
-R_o = +1 if the boxed answer is right else -1, and takes n clipped policy-gradient updates:
+R_o = +1 if the boxed answer is right else -1, and cuts them into n clipped policy-gradient updates:
 
     (2)  A(x, y_m) = R_o(x, y_m) - b_m - beta log [pi(y_m|x) / pi_ref(y_m|x)]
     (3)  L = -E min(r A, clip(r, 1-eps, 1+eps) A),    r = pi(y|x) / pi_old(y|x)
@@ -50,7 +50,7 @@ def parse_args(argv=None):
     add("--steps", type=count, default=500, help="rollouts (500)")
     add("--prompts-per-step", type=count, default=64, help="P, problems per rollout (64)")
     add("--num-samples", type=number(int, 2), default=4, help="M, responses per problem (4)")
-    add("--updates-per-rollout", type=count, default=4, help="n, updates on a rollout (4)")
+    add("--updates-per-rollout", type=count, default=4, help="n, parts of a rollout, an update each (4)")
     add("--beta", type=rate, default=0.05, help="weight of the KL term (0.05); 0 loads no reference")
     add("--clip", type=share, default=0.2, help="eps, half the clip range of the ratio (0.2)")
     add("--temperature", type=number(float, 1e-3), default=0.7, help="T, in sampling and all log-probs (0.7)")
@@ -92,8 +92,8 @@ def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
     """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N, V].
 
     hidden [N, H], weight [V, H] (the head, tied or not), targets [N] -> [N] float32. Logits exist for one
-    chunk at a time: the backward pass makes them again. All is float32, also from 16-bit inputs, and so are
-    the sums of the head's gradient: rounded logits would make noisy ratios.
+    chunk at a time, and torch's `checkpoint` makes them again in the backward pass: those of 16,384 tokens
+    take 10 GB at V = 152k. All is float32, also from 16-bit inputs: rounded logits make noisy ratios.
     """
     wide = torch.promote_types(hidden.dtype, torch.float32)
     weight = weight.to(wide)
@@ -142,8 +142,8 @@ def leave_one_out(rewards):
 def advantage(rewards, baseline, log_ratio, beta):
     """Equations (2), (5), with log_ratio = log [pi_old / pi_ref]: three [N] -> [N], without gradient.
 
-    The KL term is the whole log-ratio, not its mean over tokens, and part of the reward. As a loss of its own
-    it would do nothing: the expected gradient of log pi is 0.
+    The KL term is the whole log-ratio, not its mean over tokens, and part of the reward. As a loss on these
+    samples it would do nothing, the expected gradient of log pi being 0; sft.py sums over all tokens instead.
     """
     return (rewards - baseline - beta * log_ratio).detach()
 
@@ -230,7 +230,7 @@ def rollout(policy, prompts, num_samples, stops, temperature, uniforms):
                                   use_cache=True).last_hidden_state[:, -1]                            # [P, H]
     cache.batch_repeat_interleave(num_samples)
     hidden, mask, room = (x.repeat_interleave(num_samples, 0) for x in (hidden, mask, room))
-    live = torch.arange(len(hidden), device=device)         # the response of each row of the batch
+    live = torch.arange(len(hidden), device=device)         # the response of each row; some have ended
     going = torch.ones_like(live, dtype=torch.bool)         # the responses without a stop token
     ids, stops = torch.full(uniforms.shape, -1, device=device), torch.tensor(stops, device=device)
     for t in range(uniforms.shape[1]):
@@ -240,7 +240,7 @@ def rollout(policy, prompts, num_samples, stops, temperature, uniforms):
         keep = going[live].nonzero()[:, 0]
         if len(keep) == 0 or t + 1 == uniforms.shape[1]:
             break
-        if len(keep) <= 0.9 * len(live):                    # it copies the cache: not for every row
+        if len(keep) <= 0.9 * len(live):                    # dropping rows copies the cache: not for each
             live, token, mask = live[keep], token[keep], mask[keep]
             cache.batch_select_indices(keep)
         mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
@@ -275,7 +275,7 @@ def score(t, tokenizer, args):
     """Cut the response into actions and reward it. Without a stop token its last action and R_o are -1, but
     a right last solution still counts in `accuracy`, as in evaluate.py."""
     t.actions, t.owner = verifier.action_ids(tokenizer, t.ids)
-    t.rewards = verifier.action_rewards(t.actions, t.problem["answer"], finished=True)
+    t.rewards = verifier.action_rewards(t.actions, t.problem["answer"], finished=True)  # the truth first
     t.right = [reward > 0 for reward in t.rewards]
     t.rewards[-1] = t.rewards[-1] if t.finished else -1
     t.reward = 1 if solves(t)[-1] and t.finished else -1
@@ -398,7 +398,6 @@ def statistics(trajectories, updates, clock, args):
     return {"reward": sum(t.reward for t in trajectories) / total,
             "entropy": -logp.mean().item(),                 # estimated from the sampled tokens
             "kl": (logp - ref).sum().item() / total,        # unbiased (k1); that of one batch may be negative
-            "kl_k3": (torch.expm1(ref - logp) - (ref - logp)).sum().item() / total,      # never negative
             "ratio_mean": ratio.mean().item(), "ratio_max": ratio.max().item(),
             "clip_share": ((ratio - 1).abs() > args.clip).float().mean().item(),
             "loss": np.mean([u["loss"] for u in updates]), "grad_norm": np.mean([u["norm"] for u in updates]),

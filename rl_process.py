@@ -2,7 +2,7 @@
 
 Read rl_outcome.py first: `diff rl_outcome.py rl_process.py` is this stage. Here every action earns a reward
 of its own, R_a = +1 for a right solution and for a verification whose verdict is the truth, else -1, and is
-compared with the actions of the same reward context, which is the rewards of all earlier actions:
+compared with actions of all problems and steps in the same reward context, the rewards of what came before:
 
     (4)  b(a) = mean reward over the group G of actions with the reward context of a
     (5)  A(a) = R_a(a) - b(a) - beta log [pi(a) / pi_ref(a)]
@@ -12,7 +12,7 @@ compared with the actions of the same reward context, which is the rewards of al
         --steps 20 --lr 1e-4 --schedule linear --updates-per-rollout 1 --ratio sum --max-new-tokens 300
 
 Reads a checkpoint, problems, a samples file. Writes OUT/{args.json, metrics.jsonl, samples.txt, last, best}.
-Reward of the stop token, group of (4) and mean of (6) are flags; README says what goes wrong with which.
+where |y|_a is the number of actions. Stop token, group of (4), mean of (6) are flags: see EXPERIMENTS.md.
 Sections marked (=) are the same in rl_outcome.py.
 Map: flags - log-probs - advantage and loss - rollout - rewards - data - statistics - update - train.
 """
@@ -43,7 +43,6 @@ def add_credit_flags(add):
         help="the stop token: part of the last action, an action with reward R_o, or in no action")
     add("--average", choices=("trajectory", "batch"), default="trajectory",
         help="mean over each trajectory's actions first (6): short ones weigh more; or over all alike")
-    add("--bonus", action="store_true", help="the released code's doublings of R - b")
 
 
 def parse_args(argv=None):
@@ -64,7 +63,7 @@ def parse_args(argv=None):
     add("--steps", type=count, default=500, help="rollouts (500)")
     add("--prompts-per-step", type=count, default=64, help="P, problems per rollout (64)")
     add("--num-samples", type=number(int, 2), default=4, help="M, responses per problem (4)")
-    add("--updates-per-rollout", type=count, default=4, help="n, updates on a rollout (4)")
+    add("--updates-per-rollout", type=count, default=4, help="n, parts of a rollout, an update each (4)")
     add("--beta", type=rate, default=0.05, help="weight of the KL term (0.05); 0 loads no reference")
     add("--clip", type=share, default=0.2, help="eps, half the clip range of the ratio (0.2)")
     add("--temperature", type=number(float, 1e-3), default=0.7, help="T, in sampling and all log-probs (0.7)")
@@ -110,8 +109,8 @@ def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
     """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N, V].
 
     hidden [N, H], weight [V, H] (the head, tied or not), targets [N] -> [N] float32. Logits exist for one
-    chunk at a time: the backward pass makes them again. All is float32, also from 16-bit inputs, and so are
-    the sums of the head's gradient: rounded logits would make noisy ratios.
+    chunk at a time, and torch's `checkpoint` makes them again in the backward pass: those of 16,384 tokens
+    take 10 GB at V = 152k. All is float32, also from 16-bit inputs: rounded logits make noisy ratios.
     """
     wide = torch.promote_types(hidden.dtype, torch.float32)
     weight = weight.to(wide)
@@ -203,22 +202,11 @@ def groups(t, baseline):
     return contexts
 
 
-def bonus(t):
-    """The released code's factors on R - b: 2 for the check of a right solution, and for a retry that makes a
-    wrong solution right or a right one wrong."""
-    factors, before = [], None                  # before: is the solution before this action right
-    for action, right in zip(t.actions, t.right):
-        retry = action.type == "solve"
-        factors.append(2.0 if (before is not None and right != before if retry else before) else 1.0)
-        before = right if retry else before
-    return factors + [1.0] * (len(t.rewards) - len(factors))
-
-
 def advantage(rewards, baseline, log_ratio, beta):
     """Equations (2), (5), with log_ratio = log [pi_old / pi_ref]: three [N] -> [N], without gradient.
 
-    The KL term is the whole log-ratio, not its mean over tokens, and part of the reward. As a loss of its own
-    it would do nothing: the expected gradient of log pi is 0.
+    The KL term is the whole log-ratio, not its mean over tokens, and part of the reward. As a loss on these
+    samples it would do nothing, the expected gradient of log pi being 0; sft.py sums over all tokens instead.
     """
     return (rewards - baseline - beta * log_ratio).detach()
 
@@ -318,7 +306,7 @@ def rollout(policy, prompts, num_samples, stops, temperature, uniforms):
                                   use_cache=True).last_hidden_state[:, -1]                            # [P, H]
     cache.batch_repeat_interleave(num_samples)
     hidden, mask, room = (x.repeat_interleave(num_samples, 0) for x in (hidden, mask, room))
-    live = torch.arange(len(hidden), device=device)         # the response of each row of the batch
+    live = torch.arange(len(hidden), device=device)         # the response of each row; some have ended
     going = torch.ones_like(live, dtype=torch.bool)         # the responses without a stop token
     ids, stops = torch.full(uniforms.shape, -1, device=device), torch.tensor(stops, device=device)
     for t in range(uniforms.shape[1]):
@@ -328,7 +316,7 @@ def rollout(policy, prompts, num_samples, stops, temperature, uniforms):
         keep = going[live].nonzero()[:, 0]
         if len(keep) == 0 or t + 1 == uniforms.shape[1]:
             break
-        if len(keep) <= 0.9 * len(live):                    # it copies the cache: not for every row
+        if len(keep) <= 0.9 * len(live):                    # dropping rows copies the cache: not for each
             live, token, mask = live[keep], token[keep], mask[keep]
             cache.batch_select_indices(keep)
         mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
@@ -363,7 +351,7 @@ def score(t, tokenizer, args):
     """Cut the response into actions and reward it. Without a stop token its last action and R_o are -1, but
     a right last solution still counts in `accuracy`, as in evaluate.py."""
     t.actions, t.owner = verifier.action_ids(tokenizer, t.ids)
-    t.rewards = verifier.action_rewards(t.actions, t.problem["answer"], finished=True)
+    t.rewards = verifier.action_rewards(t.actions, t.problem["answer"], finished=True)  # the truth first
     t.right = [reward > 0 for reward in t.rewards]
     t.rewards[-1] = t.rewards[-1] if t.finished else -1
     t.reward = 1 if solves(t)[-1] and t.finished else -1
@@ -385,10 +373,9 @@ def set_advantages(trajectories, table, args):
     for t in trajectories:
         own = t.rewards if args.baseline == "rloo" else [None] * len(t.rewards)
         baseline = torch.tensor([table.mean(*x) for x in zip(groups(t, args.baseline), own)])
-        factor = torch.tensor(bonus(t)) if args.bonus else 1
         kl = per_action((t.logp - t.logp_ref).cpu(), [t], "sum")
         rewards = torch.tensor(t.rewards).float()
-        t.advantage = advantage(factor * rewards, factor * baseline, kl, args.beta)
+        t.advantage = advantage(rewards, baseline, kl, args.beta)
         silent.append((rewards - baseline).abs() < 1e-6)
     return torch.cat(silent).float().mean().item()
 
@@ -501,7 +488,6 @@ def statistics(trajectories, updates, clock, args):
     return {"reward": sum(t.reward for t in trajectories) / total,
             "entropy": -logp.mean().item(),                 # estimated from the sampled tokens
             "kl": (logp - ref).sum().item() / total,        # unbiased (k1); that of one batch may be negative
-            "kl_k3": (torch.expm1(ref - logp) - (ref - logp)).sum().item() / total,      # never negative
             "ratio_mean": ratio.mean().item(), "ratio_max": ratio.max().item(),
             "clip_share": ((ratio - 1).abs() > args.clip).float().mean().item(),
             "loss": np.mean([u["loss"] for u in updates]), "grad_norm": np.mean([u["norm"] for u in updates]),

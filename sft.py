@@ -18,8 +18,8 @@ Writes trajectories {the problem's fields, actions: [{type, text}]}, whose texts
        --out/{args.json, metrics.jsonl, last}: last is a Hugging Face folder, with what --resume needs
 
 Chosen on purpose:
-- Connecting phrases belong to the action that they open, for the mask even with the white space before them
-  (in files and in RL it ends the action before): there the policy decides to go on. "Let me try again." is
+- A connecting phrase is trained as part of the action that it opens, with the white space before it (which in
+  files and in RL ends the action before): there the policy decides to go on. "Let me try again." is
   trained wherever it follows an *incorrect* verdict, even when the solution behind it is masked; else the
   model learns to refute but not to retry. The paper's code trains only the last one.
 - <end> is the stop token, appended and trained. The paper's code cuts it off.
@@ -215,8 +215,8 @@ def token_logprobs(hidden, weight, targets, chunk=256, temperature=1.0):
     """log softmax(hidden @ weight.T / temperature)[targets] without ever holding [N, V].
 
     hidden [N, H], weight [V, H] (the head, tied or not), targets [N] -> [N] float32. Logits exist for one
-    chunk at a time: the backward pass makes them again. All is float32, also from 16-bit inputs, and so are
-    the sums of the head's gradient: rounded logits would make noisy ratios.
+    chunk at a time, and torch's `checkpoint` makes them again in the backward pass: those of 16,384 tokens
+    take 10 GB at V = 152k. All is float32, also from 16-bit inputs: rounded logits make noisy ratios.
     """
     wide = torch.promote_types(hidden.dtype, torch.float32)
     weight = weight.to(wide)
@@ -281,7 +281,7 @@ def label_characters(actions, trained):
         labels += [(kind, learn, i == 0)] * len(text)
         if i > 0:
             stop = start + (len(PHRASES[kind]) if text.startswith(PHRASES[kind]) else 0)
-            start -= len(before) - len(before.rstrip())
+            start -= len(before) - len(before.rstrip())         # back to where the white space begins
             learn = learn or (kind == "solve" and verifier.parse_verdict(before) == "incorrect")
             labels[start:stop] = [(kind, learn, False)] * (stop - start)
         before = text

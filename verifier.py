@@ -1,11 +1,11 @@
-r"""The rules of the method: what is judged, what an action is, and what it earns (paper sections 1, 2, 5, 6).
+r"""The rules of the method: what is judged, what an action is, and what it earns (paper §2.1, §2.3).
 
     V_golden(s)  judge(text, gold): the last \boxed{...} of a solution is equivalent to the gold answer
     Parser(v)    parse_verdict(text): the last "Therefore, the answer is ..." of a verification
     actions      parse_actions(text): a response cut at the connecting phrases; action_ids: its tokens too
                  solves(actions), checks(actions): those of one type, asked for by name
-    R_a          action_rewards: +1 or -1 for every action            (section 6, equations 4 to 6)
-    R_o          outcome_reward: +1 or -1 for the whole response      (section 5, equation 2)
+    R_a          action_rewards: +1 or -1 for every action            (§2.3.2, equations 4 to 6)
+    R_o          outcome_reward: +1 or -1 for the whole response      (§2.3.1, equation 2)
 
 Every reward, metric and training trajectory rests on this file, and the policy is optimised against it. So
 it never runs a text and never hangs. Whether two answers state the same thing is equivalence.py's business.
@@ -212,7 +212,7 @@ def action_ids(tokenizer, ids):
 
 # ------------------------------------------------------------------------------------------------ rewards
 def action_rewards(actions, gold, finished):
-    """R_a of section 6: +1 or -1 for every action; the last one of an unfinished response gets -1.
+    """R_a of §2.3.2: +1 or -1 for every action; the last one of an unfinished response gets -1.
 
     A solve earns +1 if its boxed answer is right, a verify if its verdict agrees with the truth about the
     solve just before it. No verdict never agrees.
@@ -230,7 +230,7 @@ def action_rewards(actions, gold, finished):
 
 
 def outcome_reward(actions, gold, finished):
-    """R_o of section 5: +1 if the response is finished and its last solution is right, else -1."""
+    """R_o of §2.3.1: +1 if the response is finished and its last solution is right, else -1."""
     return 1 if finished and any(judge_solves(solves(actions)[-1:], gold)) else -1
 
 

@@ -15,9 +15,9 @@ STAGES = ("sample", "sft", "rl_outcome", "rl_process", "evaluate", "toy")
 LIBRARIES = {"torch", "transformers", "tokenizers", "datasets", "tqdm", "sympy", "mpmath", "numpy", "matplotlib"}
 ALLOWED = {"equivalence": set(), "verifier": {"equivalence"}, "model": {"verifier"}}     # who imports what of ours
 # Lower a number when a file shrinks, never raise it.
-MOST = {"model": 495, "verifier": 260, "equivalence": 1100, "sample": 368, "sft": 429, "rl_outcome": 506,
-        "rl_process": 609, "evaluate": 440, "toy": 320}
-READING_PATH, MOST_CHANGED, MOST_FUNCTION_LINES, MOST_COLUMNS = 2646, 200, 60, 110
+MOST = {"model": 495, "verifier": 260, "equivalence": 1100, "sample": 368, "sft": 429, "rl_outcome": 505,
+        "rl_process": 595, "evaluate": 440, "toy": 320}
+READING_PATH, MOST_CHANGED, MOST_FUNCTION_LINES, MOST_COLUMNS = 2632, 186, 60, 110
 TOP_LEVEL = {"README.md", "EXPERIMENTS.md", "LICENSE", "pytest.ini", "run.sh", "test.sh", "requirements.txt",
              "requirements-dev.txt", "toy_results.png", *(f"{name}.py" for name in MOST)}
 SECTION = re.compile(r"^# -{64} (.+)$", re.M)
