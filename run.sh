@@ -68,7 +68,7 @@ for name in $names; do
 done
 
 stage "The paper's metrics, with intervals (App. E)"
-files=(BI=$R/test-bi.jsonl base=$R/test-base.jsonl)
+files=(base=$R/test-base.jsonl BI=$R/test-bi.jsonl --against BI)
 if [ "$names" != "base bi" ]; then
   files+=(ORL=$R/test-orl.jsonl PRL=$R/test-prl.jsonl)
   files+=(--metrics ORL=$R/orl/metrics.jsonl --metrics PRL=$R/prl/metrics.jsonl)

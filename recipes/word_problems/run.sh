@@ -11,7 +11,7 @@ DATA=${DATA:-SVAMP/data/mawps-asdiv-a_svamp}
 [ -e "$DATA/train.csv" ] || {
   echo "error: no $DATA/train.csv: git clone https://github.com/arkilpatel/SVAMP, or set DATA" >&2; exit 2; }
 run=words-$(basename "$MODEL")-seed$SEED
-problems=1000 stored=256 val=100 tests=500 longest=256 epochs=1 steps=14 prompts=32 batches=8
+problems=1000 stored=256 val=100 tests=500 longest=256 epochs=1 steps=12 prompts=32 batches=8
 base=3600 least=0.1 most=0.9 most_offline=0.7       # how many problems, steps and so on
 case "${1:-}" in
   "") ;;
