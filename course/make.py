@@ -12,17 +12,20 @@ import shutil
 import sys
 from pathlib import Path
 
-from catalogue import ASSIGNMENTS, COURSE, GRADED, ROOT, blank, places, sources
+from catalogue import ASSIGNMENTS, COURSE, GRADED, NEEDS, ROOT, blank, places, sources
 
 ANSWERS = "\n## Answers\n"      # in a handout: from here on for teachers only
-EXTRA = ("run.sh", "test.sh", "setup.sh", "requirements.txt", "requirements-tests.txt",
-    "requirements-dev.txt",
-         "requirements-plots.txt", "LICENSE", "toy_base")
+EXTRA = ("run.sh", "requirements.txt", "requirements-dev.txt", "LICENSE", "toy_base")
 PYTEST = """[pytest]
 testpaths = assignments
 addopts = -q --tb=short
 markers =
     assignment(number, points): the assignment that a test belongs to, and what it is worth
+"""
+TEST_HEADER = """#!/usr/bin/env bash
+# Set up .venv and run the public tests. Arguments go to pytest:
+#   bash test.sh                           all of them
+#   bash test.sh {first}    those of one assignment
 """
 README = """# S²R, written by you
 
@@ -30,20 +33,30 @@ A working implementation of S²R (arXiv 2502.12853), a language model that check
 that some functions are blank. Write them, one assignment after the other; then `bash run.sh` teaches the toy
 model, on a laptop CPU, to check its answers.
 
-    bash test.sh                                  set up .venv, then all public tests (a few seconds)
-    bash test.sh assignments/test_06.py           the tests of assignment 6
-    .venv/bin/python assignments/curve.py rl_outcome    twenty training steps in a world of ten tokens
-    bash run.sh --fast                            the whole pipeline, a smoke run
-    bash run.sh                                   the whole pipeline, in full
+    bash test.sh                                        set up .venv, then all public tests (a few seconds)
+    bash test.sh {first}                 the tests of one assignment
+    .venv/bin/python assignments/curve.py rl_outcome    twenty training steps in a world of ten tokens (seconds)
+    bash run.sh --fast                                  the whole pipeline, a smoke run (about 2 minutes)
+    bash run.sh                                         the same in full (10 to 20 minutes on two cores)
 
 | # | handout | write |
 | --- | --- | --- |
 {rows}
+{gaps}
+The last three commands run through several assignments and stop at the first function that is still blank
+(`assignment N: write ...`). Come back when these are written:
+
+{needs}
+
+The public tests are a first look. A green line says that the most typical mistakes are not there, and no
+more: check the worked number of the handout and every sentence of its Interface yourself. The grader does,
+in further tests; so it does with the copies of a function in other files.
 
 Rules. A function that stands in several files must be the same in all of them: write it once, then copy it.
 Helpers of your own are welcome in the same file. Files not named above are the same for all, and yours are
-not looked at. The grader runs these tests and some more; it imports your files, so keep them importable.
-A test may use 4 seconds; what you print there is thrown away.
+not looked at. The grader imports your files, so keep them importable. A test may use 4 seconds; what you
+print there is thrown away. Where a docstring or a comment names README, EXPERIMENTS or tests/, it means the
+project that this folder was made from; they are not needed here.
 """
 
 
@@ -65,11 +78,41 @@ def table(numbers, files):
     return "\n".join(rows)
 
 
+def ranges(numbers):
+    """[2, 3, 4, 8] -> '2-4, 8'"""
+    parts = []
+    for n in numbers:
+        if parts and parts[-1][1] == n - 1:
+            parts[-1][1] = n
+        else:
+            parts.append([n, n])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def needs(numbers):
+    """What a command needs of the assignments of this edition, a line each."""
+    lines = []
+    for command, wanted in NEEDS.items():
+        mine = ranges([n for n in wanted if n in numbers])
+        lines.append(f"- `{command}`: {f'assignments {mine}' if mine else 'none, it works at once'}")
+    return "\n".join(lines)
+
+
+def student_readme(numbers, files, first):
+    """README.md of the folder; `first` is the example of a test file."""
+    missing = ranges([n for n in ASSIGNMENTS if n not in numbers])
+    gaps = f"\nAssignments {missing} are not in this edition; what they ask for is there.\n" if missing else ""
+    return README.format(rows=table(numbers, files), needs=needs(numbers), gaps=gaps, first=first)
+
+
 def make(out, numbers, teacher=False):
     """Write the folder."""
     files, out = sources(), Path(out)
     written = files if teacher else blank(files, numbers)
-    pages = {"README.md": README.format(rows=table(numbers, files)), "pytest.ini": PYTEST,
+    first = f"assignments/test_{next((n for n in numbers if n in GRADED), 1):02d}.py"
+    commands = (ROOT / "test.sh").read_text(encoding="utf-8").partition("set -euo")
+    pages = {"README.md": student_readme(numbers, files, first), "pytest.ini": PYTEST,
+             "test.sh": TEST_HEADER.format(first=first) + commands[1] + commands[2],
              ".gitignore": ".venv/\n__pycache__/\n.pytest_cache/\nruns/\nresults/\n"}
     for n in numbers:
         pages[f"assignments/{n:02d}-{ASSIGNMENTS[n].name}.md"] = handout(n, teacher)

@@ -1,13 +1,14 @@
 """Twenty training steps in a world of ten tokens, with your functions, in seconds: does it learn?
 
-    python assignments/curve.py rl_outcome                      stage 2a; more flags are passed on
-    python assignments/curve.py rl_process --average batch      stage 2b
-    python assignments/curve.py sft --no-mask                   stage 1
-    python assignments/curve.py rl_outcome --seeds 3            the mean of three seeds
+    .venv/bin/python assignments/curve.py rl_outcome                      stage 2a; more flags are passed on
+    .venv/bin/python assignments/curve.py rl_process --average batch      stage 2b
+    .venv/bin/python assignments/curve.py sft --no-mask                   stage 1
+    .venv/bin/python assignments/curve.py rl_outcome --seeds 3            the mean of three seeds
 
 The model (chain.py) knows one problem, Q, whose answer is 1. Its next token depends on the last one only: it
 answers 1 or 2, checks with a coin, and after "incorrect" tries again seven times in ten. Prints means over
-five steps each. All randomness is seeded: the same code gives the same numbers on one machine.
+five steps each. All randomness is seeded: the same code gives the same numbers on one machine. It stops at
+the first blank function; README.md names the assignments that must be written before.
 """
 import importlib
 import json
@@ -92,7 +93,11 @@ def main():
     runs = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(train(sys.argv[1], [*flags, "--seed", str(seed)], folder))
+            try:
+                runs.append(train(sys.argv[1], [*flags, "--seed", str(seed)], folder))
+            except NotImplementedError as blank:
+                raise SystemExit(f"{blank}\ncurve.py {sys.argv[1]} works once the assignments that README.md "
+                                 "names for it are written; come back then.") from None
     rows = mean_of(runs)
     for i, (step, means) in enumerate(summary(rows)):
         if i == 0:
