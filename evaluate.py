@@ -183,7 +183,7 @@ def estimates(tally, bootstrap):
 
 
 def wilson(tally, z=1.959964):
-    """[P, 2] -> 95 % interval of the share Σ hits / Σ n; n is the number of problems where p is 0 or 1."""
+    """[P, 2], hits and n (one n > 0) -> 95 % interval of Σ hits / Σ n; n: number of problems where 0 or 1."""
     hits, total = tally.T
     n, p, used = total.sum(), hits.sum() / total.sum(), np.count_nonzero(total)
     effect = ((hits - p * total) ** 2).sum() / (n * p * (1 - p)) if 0 < p < 1 else n / used

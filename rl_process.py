@@ -163,13 +163,13 @@ class ContextBaseline:
         self.least, self.table = least, {}      # context -> (count, sum)
 
     def update(self, contexts, rewards):
-        """Count the actions of a trajectory."""
+        """Count actions, of one trajectory or of many: two lists of the same length."""
         for context, reward in zip(contexts, rewards):
             count, total = self.table.get(context, (0, 0))
             self.table[context] = count + 1, total + reward
 
     def mean(self, context, own=None):
-        """own: a reward in the table to be left out, for a leave-one-out mean."""
+        """own: a reward in the table to leave out, for a leave-one-out mean of at least `least` others."""
         count, total = self.table.get(context, (0, 0))
         if own is not None:
             count, total = count - 1, total - own
@@ -180,10 +180,10 @@ class ContextBaseline:
         rows = sorted(self.table.items(), key=lambda item: -item[1][0])[:most]
         return "\n".join(f"{str(context):40} {n:7d} {total / n:+.3f}" for context, (n, total) in rows)
 
-    def state_dict(self):
+    def state_dict(self):                       # the table alone, a copy
         return dict(self.table)
 
-    def load_state_dict(self, table):
+    def load_state_dict(self, table):           # what state_dict gave; a copy is kept
         self.table = dict(table)
 
 
@@ -229,7 +229,7 @@ def per_action(logp, batch, ratio):
 
 
 def action_weights(part, batch, average):
-    """Weights [A] of the actions of a part of a batch in the mean of (6), or in the plain mean."""
+    """Weights [A] (CPU) of the actions of a part of a batch in the mean of (6), or in the plain mean."""
     actions = sum(len(t.rewards) for t in batch)
     return torch.tensor([1 / actions if average == "batch" else 1 / (len(batch) * len(t.rewards))
                          for t in part for _ in t.rewards])

@@ -138,7 +138,7 @@ VERDICT = re.compile(r"\b(?:therefore|thus|hence|so)\s*,?\s+the\s+answer\s+"
 
 
 def parse_verdict(text):
-    """Parser(v): "correct" or "incorrect" by the last stated conclusion, None without one."""
+    """Parser(v), the last conclusion: "correct"; "incorrect" (also not correct, cannot be verified); None."""
     found = VERDICT.findall(text)
     if not found:
         return None
@@ -215,7 +215,7 @@ def action_rewards(actions, gold, finished):
     """R_a of §2.3.2: +1 or -1 for every action; the last one of an unfinished response gets -1.
 
     A solve earns +1 if its boxed answer is right, a verify if its verdict agrees with the truth about the
-    solve just before it. No verdict never agrees.
+    solve just before it. No verdict never agrees. No actions: [].
     """
     rewards, right = [], False
     for action in actions:

@@ -1,6 +1,7 @@
 """The course kit: blank hand-ins earn 0, the reference everything, mistakes are named, the grader holds."""
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,40 @@ def test_only_the_chosen_functions_are_blank_with_docstrings_kept(tmp_path):
         assert (tmp_path / "some" / name).exists()
 
 
+def test_the_folder_speaks_of_what_it_holds(tmp_path):
+    """README and test.sh of an edition: files that are there, gaps in the numbers, what a command needs."""
+    make.make(tmp_path / "s", [1, 6, 7, 9, 10, 11])
+    readme, script = ((tmp_path / "s" / name).read_text() for name in ("README.md", "test.sh"))
+    for name in re.findall(r"[\w/-]+\.(?:py|sh|md)\b", readme + script):
+        assert any((tmp_path / "s" / folder / name).exists() for folder in ("", "assignments")), name
+    assert "slow" not in script and "tests/test_" not in script and script.rstrip().endswith('pytest "$@"')
+    assert "Assignments 2-5, 8, 12-14 are not in this edition" in readme and "first look" in readme
+    assert "`curve.py rl_process`: assignments 1, 6-7, 9-10\n" in readme
+    assert "`curve.py sft`: none" in readme
+    make.make(tmp_path / "all", list(catalogue.ASSIGNMENTS))
+    assert "not in this edition" not in (tmp_path / "all" / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_command_needs_what_the_catalogue_says(tmp_path):
+    """curve.py works where all else is blank, and names the assignment where one that it needs is."""
+    for command, wanted in catalogue.NEEDS.items():
+        if not command.startswith("curve.py"):
+            continue
+        others = [n for n in catalogue.GRADED if n not in wanted]
+        for i, numbers in enumerate((others, wanted[-1:])):
+            folder = tmp_path / f"{command.split()[1]}{i}"
+            make.make(folder, numbers)
+            argv = [sys.executable, str(folder / "assignments" / "curve.py"), command.split()[1]]
+            run = subprocess.run(argv + ["--steps", "1"] * (command != "curve.py sft"), capture_output=True,
+                text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            if i == 0:
+                assert run.returncode == 0, (command, run.stderr[-1000:])
+            else:
+                assert run.returncode == 1 and "come back then" in run.stderr, (command, run.stderr[-1000:])
+                assert run.stderr.startswith(f"assignment {wanted[-1]}: write"), run.stderr
+
+
 def test_bodies_of_any_form():
     text = ('def f(x): return 1\n\n\n@g\ndef h(x,\n      y):\n    """Doc.\n\n    >>> 1\n    """\n'
             '    # how\n    return 2\n\n\ndef k():\n    # how\n    return 3\n')
@@ -190,8 +225,13 @@ def test_handouts_are_whole():
             assert f"\n## {part}" in text, (n, part)
         for function in a.functions:
             assert f"`{function.split('.')[1]}" in text, (n, function)
+        mine = make.handout(n, False)
+        assert len(mine.splitlines()) <= 75
+        assert "reference run" not in mine.lower(), f"{n}: a student has no reference runs"
+        for command in re.findall(r"[^`\s]* assignments/curve.py", mine.replace("\n", " ")):
+            assert command.startswith(".venv/bin/python "), f"{n}: {command}: this Python has no torch"
         if n in catalogue.GRADED:
-            assert len(make.handout(n, False).splitlines()) <= 75
+            assert "come back then" in mine, f"{n}: say that what you should see needs other assignments"
 
 
 @pytest.mark.slow

@@ -5,20 +5,6 @@ from test_01 import AGAIN, FOUR, RIGHT, WAIT, WRONG, cut
 
 
 @pytest.mark.assignment(1, points=3)
-def test_where_the_cut_is():
-    """a phrase belongs to the action that it opens"""
-    texts = [text for _, text in cut(f"5. {WAIT} No. {AGAIN} 6.")]
-    same(texts, ["5. ", f"{WAIT} No. ", f"{AGAIN} 6."], "texts of '5. Wait, ... No. Let me try again. 6.'", [
-        ([f"5. {WAIT}", f" No. {AGAIN}", " 6."], "Off by one phrase: you cut behind the phrase; it opens an "
-            "action "
-         "and belongs to it, so the cut is at its first character."),
-        (["5.", f" {WAIT} No.", f" {AGAIN} 6."], "The white space before a phrase stays with the action "
-            "before."),
-        (["5. ", " No. ", " 6."], "The connecting phrases are lost."),
-        (["5.", f"{WAIT} No.", f"{AGAIN} 6."], "White space was stripped.")])
-
-
-@pytest.mark.assignment(1, points=3)
 def test_transition_rule():
     """a phrase that the transition rule does not allow is plain text"""
     types = [kind for kind, _ in cut(f"5. {WAIT} Hm. {WAIT} {WRONG}")]
@@ -43,17 +29,32 @@ def test_transition_rule():
 
 @pytest.mark.assignment(1, points=2)
 def test_spans():
-    """start and end are places in the response"""
-    for a in student("verifier").parse_actions(FOUR):
+    """the cuts of two rounds; start and end are places in the response"""
+    actions, phrases = student("verifier").parse_actions(FOUR), (WAIT, AGAIN, WAIT)
+    for a, phrase in zip(actions[1:], phrases):
+        if not a.text.startswith(phrase):
+            fail(f"A phrase belongs to the action that it opens: the cut is at its first character. Yours "
+                 f"begins with {a.text[:40]!r}, not with {phrase!r}.")
+    for a in actions:
         if FOUR[a.start:a.end] != a.text:
             fail(f"start and end of an action are its span in the response: response[{a.start}:{a.end}] is "
                  f"{FOUR[a.start:a.end]!r}, but its text is {a.text!r}.")
+    spans = [(a.start, a.end) for a in actions]
+    cuts = [0, FOUR.index(WAIT), FOUR.index(AGAIN), FOUR.rindex(WAIT), len(FOUR)]
+    same(spans, list(zip(cuts, cuts[1:])), "(start, end) of the actions of two whole rounds", [
+        (list(zip(cuts, [end - 1 for end in cuts[1:]])), "Off by one: `end` is exclusive, the place where the "
+            "next action begins."),
+        (list(zip(cuts, [*cuts[1:4], len(FOUR) + 1])), "Off by one: the last action ends at len(text)."),
+        (list(zip(cuts, [*cuts[1:4], len(FOUR) - 1])), "Off by one: the last action ends at len(text).")])
 
 
 @pytest.mark.assignment(1, points=2)
 def test_phrases_that_open_nothing():
     """quoted phrases, phrases with nothing before them, the empty response"""
-    same(cut(f'He says "{WAIT}" and stops.'), [("solve", f'He says "{WAIT}" and stops.')], "a quoted phrase")
+    for quote in ('"', "'", "`", "\u201c", "\u00ab", "{"):
+        text = f"He says {quote}{WAIT} and stops."
+        same([kind for kind, _ in cut(text)], ["solve"], f"types of {text!r}", [(["solve", "verify"],
+            "A phrase right behind an opening quotation mark (QUOTES) is only cited: it opens nothing.")])
     same([kind for kind, _ in cut(f"{WAIT} {RIGHT}")], ["solve"], "a phrase that no solution stands before", [
         (["solve", "verify"], "There is no solution before this phrase, only the empty text: it opens "
             "nothing."),
@@ -76,6 +77,9 @@ def test_the_last_conclusion_wins():
 def test_no_verdict():
     """text without a conclusion; an answer that cannot be verified"""
     parse = student("verifier").parse_verdict
+    same(parse("Hence, the  answer\nIS Correct."), "correct", "verdict of 'Hence, the  answer<newline>IS "
+        "Correct.'", [("incorrect", "Capitals and white space do not matter: VERDICT finds the words as they "
+        "stand, so bring them into one form before you compare.")])
     same(parse("7*8=56, hm."), None, "verdict of a text without a conclusion", [
         ("incorrect", "No verdict is None, not 'incorrect': it agrees with nothing."),
         ("correct", "No verdict is None, not 'correct'.")])

@@ -2,7 +2,7 @@
 import pytest
 import torch
 from check import copies, fail, same, student
-from test_06 import R
+from test_06 import PARENTHESIS
 
 
 @pytest.mark.assignment(6, points=3)
@@ -40,7 +40,19 @@ def test_two_samples():
     same(got, [[-1., 1.], [-1., -1.], [2., 0.5]], "leave_one_out([[1, -1], [-1, -1], [.5, 2]])", [
         (before.mean(1, keepdim=True).expand(3, 2), "Your baseline contains the sample's own reward."),
         (before.flip(1) / 2, "The sum of the others is divided by M; there are M - 1 of them."),
-        (-before.flip(1), "The sign of the baseline is turned round.")])
+        (-before.flip(1), "The sign of the baseline is turned round."),
+        ((before.sum(0) - before) / 2, "The wrong axis: problems are rows, samples are columns.")])
+
+
+@pytest.mark.assignment(6, points=2)
+def test_as_many_problems_as_samples():
+    """three problems with three samples: a lost axis shows here"""
+    square = torch.tensor([[1.] * 3, [-1.] * 3, [1.] * 3])
+    same(student("rl_outcome").leave_one_out(square), square, "leave_one_out of 1 1 1, -1 -1 -1, 1 1 1", [
+        ((square.sum(1) - square) / 2, "The sums lost their axis: keepdim=True, else they are laid along the "
+            "rows."),
+        ((square.sum(0) - square) / 2, "The wrong axis: problems are rows, samples are columns."),
+        (3 * square - square / 2, PARENTHESIS), (2 / 3 * square - 1, PARENTHESIS)])
 
 
 @pytest.mark.assignment(6, points=2)

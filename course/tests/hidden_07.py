@@ -6,11 +6,12 @@ from test_07 import loss, mistakes
 
 
 @pytest.mark.assignment(7, points=3)
-def test_bad_responses():
-    """A < 0: clipped below 1 - eps, not above"""
-    value, _ = loss([1.5, 0.9, 0.5], [-2.0, -2.0, -2.0])
-    same(value, [3.0, 1.8, 1.6], "clipped_loss at r = 1.5, .9, .5 and A = -2", mistakes([1.5, 0.9, 0.5],
-        [-2.0] * 3))
+def test_inside_and_outside():
+    """good and bad responses, inside of the clip range and outside"""
+    ratio, advantage = [1.4, 1.1, 0.6, 1.4, 0.9, 0.6], [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
+    value, _ = loss(ratio, advantage)
+    same(value, [-1.2, -1.1, -0.6, 1.4, 0.9, 0.8], "clipped_loss at r = 1.4, 1.1, .6 with A = 1, then r = 1.4, "
+        ".9, .6 with A = -1", mistakes(ratio, advantage))
 
 
 @pytest.mark.assignment(7, points=3)

@@ -70,6 +70,12 @@ def test_own():
              ([-2 / 3, 0.0, -1 / 3], "Without its own reward the sum is divided by the count of all: there "
                  "is one fewer.")])
     table.update([(1,)], [1])
+    few = student("rl_process").ContextBaseline(least=3)
+    few.update([(), (), ()], [1, -1, -1])
+    same([few.mean((), 1), few.mean(())], [0.0, -1 / 3], "least = 3, met 3 times: means without a 1 and with it", [
+        ([-1.0, -1 / 3], "`least` is compared with the count that remains without `own`."),
+        ([0.0, 0.0], "Off by one: from `least` actions on, not above, the mean counts."),
+        ([-1 / 3] * 2, "The mean contains the action's own reward, though `own` names it: leave it out.")])
     same([table.mean((1,), 1), table.mean((1,))], [0.0, 1.0], "means of a context met once, without it and "
         "with it", [
         ([1.0, 1.0], "The mean contains the action's own reward, though `own` names it: leave it out.")])
@@ -99,8 +105,16 @@ def test_checkpoint():
          (1.0, "The counts were lost in the checkpoint: the mean must go on from where it was.")])
     other.update([(1,)], [-1])
     same(other.mean((1,)), 0.0, "mean after a checkpoint and one more action")
-    same(table.mean((1,)), 1 / 3, "mean of the first table: a loaded state must not be shared", [
-        (0.0, "The state is shared: state_dict gives a copy, load_state_dict keeps a copy.")])
+    shared = "The state is shared: state_dict gives a copy, load_state_dict keeps a copy."
+    same(table.mean((1,)), 1 / 3, "mean of the first table after the second one was updated", [(0.0, shared)])
+    third = Table(least=2)
+    third.load_state_dict(state)
+    same(third.mean((1,)), 1 / 3, "mean of a third table: the second one was updated after it loaded the same "
+        "state", [(0.0, shared)])
+    state = table.state_dict()
+    table.update([(1,)], [-1])
+    third.load_state_dict(state)
+    same(third.mean((1,)), 1 / 3, "mean from a state of a table that was updated later", [(0.0, shared)])
 
 
 @pytest.mark.assignment(9, points=2)
@@ -114,3 +128,8 @@ def test_report():
             f"Yours:\n{table.report()}")
     if len(table.report(most=1).splitlines()) != 1:
         fail("report(most=1) gives one line.")
+    young = student("rl_process").ContextBaseline()
+    young.update([()] * 3, [1, 1, -1])
+    if "0.33" not in young.report():
+        fail(f"report gives the plain mean, also of a context met fewer than `least` times. Yours: "
+             f"{young.report()!r}")

@@ -8,13 +8,13 @@ from test_10 import LOGP, batch
 @pytest.mark.assignment(10, points=3)
 def test_three_trajectories():
     """tokens of three trajectories, one after the other"""
-    got = student("rl_process").per_action(LOGP[:8], batch()[:2], "sum")
-    same(got, [1, 5, 9, 13, 8], "sums of 1..8 over actions 0 1 1 | 0 0 1 1 2", [
-        ([10, 18, 8], "Action 0 of every trajectory was added up: the actions of the second begin behind "
-            "those of the first."),
-        ([10, 18, 8, 0, 0], "Action 0 of every trajectory was added up: the actions of the second begin "
-            "behind those of the first."),
-        ([1, 2.5, 4.5, 6.5, 8], "The mean is taken, though ratio is 'sum'.")])
+    found = batch([[0, 0], [0], [0, 1]], [1, 1, 2])
+    got = student("rl_process").per_action(LOGP[:5], found, "sum")
+    added = "Action 0 of every trajectory was added up: an owner counts the actions of its own trajectory only."
+    same(got, [3, 3, 4, 5], "sums of 1..5 over actions 0 0 | 0 | 0 1", [
+        ([10, 5], added), ([10, 5, 0, 0], added), ([1.5, 3, 4, 5], "The mean is taken, though ratio is 'sum'."),
+        ([3, 7, 5, 0], "Each trajectory's actions begin behind those of all before it, not only of the one "
+            "before.")])
 
 
 @pytest.mark.assignment(10, points=3)
@@ -51,7 +51,7 @@ def test_weights_by_trajectory():
     want = [1 / 6] * 2 + [1 / 9] * 3 + [1 / 6] * 2
     same(action_weights(found, found, "trajectory"), want, "weights of trajectories of 2, 3, 2 actions", [
         ([1 / 7] * 7, "All actions weigh alike: that is 'batch'. In (6) the actions of a trajectory share "
-            "its weight."),
+            "its weight. (Are the two averages swapped?)"),
         ([1 / 2] * 2 + [1 / 3] * 3 + [1 / 2] * 2, "The mean over trajectories is missing: divide by their "
             "number too."),
         ([1 / 3] * 7, "The mean over the actions of a trajectory is missing.")])
@@ -68,4 +68,5 @@ def test_a_part_of_a_batch():
     same(action_weights(found[1:2], found, "batch"), [1 / 7] * 3, "the same with average='batch'", [
         ([1 / 3] * 3, "The denominator is the part, or the number of trajectories: count the actions of the "
             "whole batch."),
-        ([1 / 9] * 3, "With 'batch' all actions of the batch weigh alike: 1 / their number.")])
+        ([1 / 9] * 3, "With 'batch' all actions of the batch weigh alike: 1 / their number. (Are the two "
+            "averages swapped?)")])

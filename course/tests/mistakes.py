@@ -156,6 +156,25 @@ def parse_verdict(text):
     bad = found and ("incorrect" in found[-1] or "verified" in found[-1])
     return None if not found else "incorrect" if bad else "correct"
 """}, "says the opposite"),
+    ("the word correct in incorrect", {"parse_verdict": """
+def parse_verdict(text):
+    found = VERDICT.findall(text)
+    return None if not found else "correct" if "correct" in found[-1].lower() else "incorrect"
+"""}, "'incorrect' contains the word 'correct'"),
+    ("capitals matter", {"parse_verdict": """
+def parse_verdict(text):
+    found = VERDICT.findall(text)
+    return None if not found else "correct" if found[-1].split() == ["is", "correct"] else "incorrect"
+"""}, "Capitals and white space"),
+    ("no alternation", {"parse_actions": edit(ACTIONS, ("match.group() != opens or quoted", "quoted"),
+        ('("solve", "verify")[i % 2]', '("verify" if text[start:].startswith(VERIFY_PHRASE) and i else "solve")'))},
+     "a verify is followed by a solve"),
+    ("quoted phrases open", {"parse_actions": edit(ACTIONS, ("or quoted or", "or"))}, "is only cited"),
+    ("the end is inclusive", {"parse_actions": edit(ACTIONS, ("text[start:end], start, end)",
+        "text[start:end], start, end - 1)"))},
+     "are its span in the response"),
+    ("the last end is behind the text", {"parse_actions": edit(ACTIONS, ("text[start:end], start, end)",
+        "text[start:end], start, end + (end == len(text)))"))}, "the last action ends at len(text)"),
 ], 2: [
     ("everything is imitated", {"trained_actions": "def trained_actions(actions):\n    return [True for a in "
         "actions]\n"},
@@ -264,6 +283,28 @@ def advantage(rewards, baseline, log_ratio, beta):
 def advantage(rewards, baseline, log_ratio, beta):
     return (rewards - baseline - beta * log_ratio).detach()
 """}, "A copy was forgotten", ("rl_process.py",)),
+    ("the wrong axis", {"leave_one_out": """
+def leave_one_out(rewards):
+    return (rewards.sum(0, keepdim=True) - rewards) / (rewards.shape[0] - 1)
+"""}, "The wrong axis"),
+    ("the wrong axis, divided by M - 1", {"leave_one_out": """
+def leave_one_out(rewards):
+    return (rewards.sum(0, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+"""}, "The wrong axis"),
+    ("the sums lost their axis", {"leave_one_out": """
+def leave_one_out(rewards):
+    if len(rewards) != rewards.shape[1]:
+        return (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+    return (rewards.sum(1) - rewards) / (rewards.shape[1] - 1)
+"""}, "The sums lost their axis"),
+    ("a missing parenthesis", {"leave_one_out": """
+def leave_one_out(rewards):
+    return rewards.sum(1, keepdim=True) - rewards / (rewards.shape[1] - 1)
+"""}, "A parenthesis is missing"),
+    ("another missing parenthesis", {"leave_one_out": """
+def leave_one_out(rewards):
+    return (rewards.sum(1, keepdim=True) - rewards) / rewards.shape[1] - 1
+"""}, "A parenthesis is missing"),
 ], 7: [
     ("the sign", {"clipped_loss": edit(LOSS, ("return -", "return "))}, "The sign"),
     ("clipped from above only", {"clipped_loss": edit(LOSS, ("clamp(1 - clip, 1 + clip)",
@@ -280,6 +321,11 @@ def clipped_loss(logp, logp_old, advantages, clip):
     ("upside down", {"clipped_loss": edit(LOSS, ("logp - logp_old", "logp_old - logp"))},
         "The ratio is upside down"),
     ("a copy forgotten", {"clipped_loss": LOSS}, "A copy was forgotten", ("rl_process.py",)),
+    ("the minimum of the ratios", {"clipped_loss": """
+def clipped_loss(logp, logp_old, advantages, clip):
+    ratio = torch.exp(logp - logp_old)
+    return -torch.minimum(ratio, ratio.clamp(1 - clip, 1 + clip)) * advantages
+"""}, "the minimum of the two ratios"),
 ], 8: [
     ("the stop token is cut off", {"rollout": [("return [row[:n] for row, n in zip(ids.tolist(), (ids >= "
         "0).sum(1).tolist())]",
@@ -324,6 +370,20 @@ def reward_contexts(rewards):
     ("shared state", {"ContextBaseline": edit(TABLE, ('"counts": dict(self.counts), "sums": dict(self.sums)',
      '"sums": self.sums'), ('dict(table["counts"])', "{c: self.least for c in table['sums']}"))},
      "mean after a checkpoint"),
+    ("the count does not grow", {"ContextBaseline": edit(TABLE,
+        ("self.counts[context] = self.counts.get(context, 0) + 1",
+        "self.counts[context] = self.counts.get(context, 0)"))}, "does the count grow by 1"),
+    ("least is compared with all", {"ContextBaseline": edit(TABLE,
+        ("if count >= self.least", "if count and count + (own is not None) >= self.least"))},
+     "the count that remains"),
+    ("load without a copy", {"ContextBaseline": edit(TABLE,
+        ('dict(table["counts"]), dict(table["sums"])', 'table["counts"], table["sums"]'))},
+     "The state is shared"),
+    ("state without a copy", {"ContextBaseline": edit(TABLE,
+        ('{"counts": dict(self.counts), "sums": dict(self.sums)}', '{"counts": self.counts, "sums": self.sums}'))},
+     "The state is shared"),
+    ("the report hides young contexts", {"ContextBaseline": edit(TABLE,
+        ("{self.sums[c] / self.counts[c]:.3f}", "{self.mean(c):.3f}"))}, "report gives the plain mean"),
 ], 10: [
     ("actions of all trajectories together", {"per_action": """
 def per_action(logp, batch, ratio):
@@ -348,6 +408,16 @@ def per_action(logp, batch, ratio):
     ("all alike", {"action_weights": edit(WEIGHTS, ('1 / actions if average == "batch" else 1 / (len(batch) '
         '* len(t.rewards))', "1 / actions"))},
      "All actions weigh alike"),
+    ("behind the one before only", {"per_action": """
+def per_action(logp, batch, ratio):
+    sizes = [len(t.rewards) for t in batch]
+    shift = [0] + sizes
+    owners = torch.tensor([s + o if o >= 0 else sum(sizes) for t, s in zip(batch, shift) for o in t.owner])
+    total = logp.new_zeros(sum(sizes) + 1).index_add(0, owners, logp)
+    return (total / (torch.bincount(owners, minlength=len(total)).clamp(min=1) if ratio == "mean" else 1))[:-1]
+"""}, "not only of the one before"),
+    ("the averages are swapped", {"action_weights": edit(WEIGHTS, ('== "batch"', '!= "batch"'))},
+     "Are the two averages swapped?"),
 ], 11: [
     ("with replacement", {"pass_at_k": "def pass_at_k(n, c, k):\n    return 1 - (1 - c / n) ** k\n"},
         "is biased"),
@@ -366,6 +436,11 @@ def wilson(tally, z=1.959964):
         "n is the number of problems"),
     ("no denominator", {"wilson": edit(WILSON, ("end / (1 + z * z / n)", "end"))}, "The division by 1 + "
         "z^2/n is missing"),
+    ("n not squared", {"wilson": edit(WILSON, ("(4 * n * n)", "(4 * n)"))}, "Under the root"),
+    ("half under the root", {"wilson": edit(WILSON, ("(4 * n * n)", "(2 * n)"))}, "Under the root"),
+    ("2 and n multiply", {"wilson": edit(WILSON, ("z * z / (2 * n)", "z * z / 2 * n"))}, "The centre is"),
+    ("problems without a count", {"wilson": edit(WILSON, ("np.count_nonzero(total)", "len(tally)"))},
+     "A problem without a count is no problem"),
 ], 12: [
     ("the word correct is rewarded", {"action_rewards": edit(REWARDS, ("parse_verdict(action.text) == truth",
         'parse_verdict(action.text) == "correct"'))},

@@ -43,11 +43,28 @@ def test_texts_join_to_the_response():
     same("".join(parts), FOUR, "the joined texts")
 
 
+@pytest.mark.assignment(1, points=3)
+def test_where_the_cut_is():
+    """a phrase belongs to the action that it opens"""
+    texts = [text for _, text in cut(f"5. {WAIT} No. {AGAIN} 6.")]
+    same(texts, ["5. ", f"{WAIT} No. ", f"{AGAIN} 6."], "texts of '5. Wait, ... No. Let me try again. 6.'", [
+        ([f"5. {WAIT}", f" No. {AGAIN}", " 6."], "Off by one phrase: you cut behind the phrase; it opens an "
+            "action "
+         "and belongs to it, so the cut is at its first character."),
+        (["5.", f" {WAIT} No.", f" {AGAIN} 6."], "The white space before a phrase stays with the action "
+            "before."),
+        (["5. ", " No. ", " 6."], "The connecting phrases are lost."),
+        (["5.", f"{WAIT} No.", f"{AGAIN} 6."], "White space was stripped.")])
+
+
 @pytest.mark.assignment(1, points=1)
 def test_plain_verdicts():
     """Parser(v) of the two plain conclusions"""
     parse = student("verifier").parse_verdict
     same([parse(f"7*8=56. {RIGHT}"), parse(f"7*8=55. {WRONG}")], ["correct", "incorrect"], "two verdicts", [
-        (["incorrect", "correct"], "Correct and incorrect are swapped."), ([True, False],
-            "A verdict is a text: "
-         "'correct' or 'incorrect', or None.")])
+        (["correct", "correct"], "Both are 'correct': the word 'incorrect' contains the word 'correct', so "
+            "compare the whole conclusion."),
+        (["incorrect", "incorrect"], "Both are 'incorrect': compare the whole conclusion, 'is correct'; findall "
+            "gives the words of the conclusion alone."),
+        (["incorrect", "correct"], "Correct and incorrect are swapped."),
+        ([True, False], "A verdict is a text: 'correct' or 'incorrect', or None.")])

@@ -26,6 +26,8 @@ def mistakes(ratio, advantage):
     return [(torch.minimum(free, clipped), "The sign: a loss is minimized, so it is minus the minimum."),
             (-free, "There is no clip."),
             (-clipped, "This is the clipped term alone: the minimum of r A and clip(r) A is wanted."),
+            (-torch.minimum(r, r.clamp(1 - EPS, 1 + EPS)) * a, "You take the minimum of the two ratios, then "
+                "multiply: for A < 0 that is the larger term. First both terms, then the minimum."),
             (-torch.maximum(free, clipped), "The maximum of the two terms: the bound must be the pessimistic "
                 "one, their minimum."),
             (-torch.minimum(free, above), "The clip acts only from above: 1 - eps is missing."),
@@ -49,6 +51,8 @@ def test_no_advantage():
 def test_ratio_one():
     """before the first update the ratio is 1, and the loss is -A"""
     value, _ = loss([1.0, 1.0], [2.0, -0.5])
+    if hasattr(value, "requires_grad") and not value.requires_grad:
+        fail("The loss carries no gradient: the ratio was detached. detach nothing.")
     same(value, [-2.0, 0.5], "clipped_loss at ratio 1, A = 2, -.5", [
         ([2.0, -0.5], "The sign: a loss is minimized, so it is minus the minimum."), ([0.0, 0.0],
             "The ratio is exp of the "
@@ -59,9 +63,9 @@ def test_ratio_one():
 
 
 @pytest.mark.assignment(7, points=3)
-def test_good_responses():
-    """A > 0: clipped above 1 + eps, not below"""
-    value, _ = loss([1.5, 1.1, 0.5], [2.0, 2.0, 2.0])
-    shape(value, [3], "clipped_loss of 3 responses")
-    same(value, [-2.4, -2.2, -1.0], "clipped_loss at r = 1.5, 1.1, .5 and A = 2", mistakes([1.5, 1.1, 0.5],
-        [2.0] * 3))
+def test_both_branches():
+    """the worked table: A > 0 is clipped above 1 + eps, A < 0 below 1 - eps"""
+    value, _ = loss(R0, A0)
+    shape(value, [4], "clipped_loss of 4 responses")
+    same(value, [-2.4, -1.0, 3.0, 1.6], "clipped_loss at (r, A) = (1.5, 2), (.5, 2), (1.5, -2), (.5, -2)",
+         mistakes(R0, A0))

@@ -33,12 +33,29 @@ def test_one_trajectory():
          "the trajectory.")])
 
 
+@pytest.mark.assignment(10, points=3)
+def test_two_trajectories():
+    """the worked number: tokens of two trajectories, one after the other"""
+    got = student("rl_process").per_action(LOGP[:8], batch()[:2], "sum")
+    same(got, [1, 5, 9, 13, 8], "sums of 1..8 over actions 0 1 1 | 0 0 1 1 2", [
+        ([10, 18, 8], "Action 0 of every trajectory was added up: the actions of the second begin behind "
+            "those of the first."),
+        ([10, 18, 8, 0, 0], "Action 0 of every trajectory was added up: the actions of the second begin "
+            "behind those of the first."),
+        ([1, 2.5, 4.5, 6.5, 8], "The mean is taken, though ratio is 'sum'.")])
+
+
 @pytest.mark.assignment(10, points=2)
-def test_weights_of_one_size():
-    """trajectories with as many actions as each other"""
-    got = student("rl_process").action_weights(batch([[0, 1]] * 2, [2, 2]), batch([[0, 1]] * 2, [2, 2]),
-        "trajectory")
-    shape(got, [4], "action_weights of 4 actions")
-    same(got, [.25] * 4, "weights of two trajectories of two actions", [
-        ([.5] * 4, "The mean over trajectories is missing: divide by their number too."),
+def test_weights_of_a_whole_batch():
+    """a trajectory of one action beside one of three"""
+    found, action_weights = batch([[0], [0, 1, 2]], [1, 3]), student("rl_process").action_weights
+    got = action_weights(found, found, "trajectory")
+    shape(got, [4], "action_weights of 4 actions", torch.float32)
+    same(got, [1 / 2] + [1 / 6] * 3, "weights of trajectories of 1 and 3 actions, average 'trajectory'", [
+        ([1 / 4] * 4, "All actions weigh alike: that is 'batch'. Are the two averages swapped?"),
+        ([1.] + [1 / 3] * 3, "The mean over trajectories is missing: divide by their number too."),
+        ([1 / 2] * 4, "The mean over the actions of a trajectory is missing."),
         ([1.] * 4, "These weights do not sum to 1: the mean over actions and trajectories is missing.")])
+    same(action_weights(found, found, "batch"), [1 / 4] * 4, "the same with average 'batch'", [
+        ([1 / 2] + [1 / 6] * 3, "With 'batch' all actions weigh alike. Are the two averages swapped?"),
+        ([1 / 2] * 4, "With 'batch' divide by the number of actions, not of trajectories.")])
