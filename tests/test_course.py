@@ -203,7 +203,7 @@ def test_a_command_needs_what_the_catalogue_says(tmp_path):
                 assert run.returncode == 0, (command, run.stderr[-1000:])
             else:
                 assert run.returncode == 1 and "come back then" in run.stderr, (command, run.stderr[-1000:])
-                assert run.stderr.startswith(f"assignment {wanted[-1]}: write"), run.stderr
+                assert f"\nassignment {wanted[-1]}: write" in f"\n{run.stderr}", run.stderr
 
 
 def test_bodies_of_any_form():
