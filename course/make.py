@@ -35,7 +35,7 @@ model, on a laptop CPU, to check its answers.
 
     bash test.sh                                        set up .venv, then all public tests (a few seconds)
     bash test.sh {first}                 the tests of one assignment
-    .venv/bin/python assignments/curve.py rl_outcome    twenty training steps in a world of ten tokens (seconds)
+    .venv/bin/python assignments/curve.py rl_outcome    20 training steps in a world of ten tokens, seconds
     bash run.sh --fast                                  the whole pipeline, a smoke run (about 2 minutes)
     bash run.sh                                         the same in full (10 to 20 minutes on two cores)
 
@@ -101,7 +101,7 @@ def needs(numbers):
 def student_readme(numbers, files, first):
     """README.md of the folder; `first` is the example of a test file."""
     missing = ranges([n for n in ASSIGNMENTS if n not in numbers])
-    gaps = f"\nAssignments {missing} are not in this edition; what they ask for is there.\n" if missing else ""
+    gaps = f"\nAssignments {missing} are not in this edition; their functions are there.\n" if missing else ""
     return README.format(rows=table(numbers, files), needs=needs(numbers), gaps=gaps, first=first)
 
 

@@ -42,8 +42,8 @@ def test_spans():
     spans = [(a.start, a.end) for a in actions]
     cuts = [0, FOUR.index(WAIT), FOUR.index(AGAIN), FOUR.rindex(WAIT), len(FOUR)]
     same(spans, list(zip(cuts, cuts[1:])), "(start, end) of the actions of two whole rounds", [
-        (list(zip(cuts, [end - 1 for end in cuts[1:]])), "Off by one: `end` is exclusive, the place where the "
-            "next action begins."),
+        (list(zip(cuts, [end - 1 for end in cuts[1:]])), "Off by one: `end` is exclusive, the place "
+            "where the next action begins."),
         (list(zip(cuts, [*cuts[1:4], len(FOUR) + 1])), "Off by one: the last action ends at len(text)."),
         (list(zip(cuts, [*cuts[1:4], len(FOUR) - 1])), "Off by one: the last action ends at len(text).")])
 

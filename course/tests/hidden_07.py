@@ -10,8 +10,8 @@ def test_inside_and_outside():
     """good and bad responses, inside of the clip range and outside"""
     ratio, advantage = [1.4, 1.1, 0.6, 1.4, 0.9, 0.6], [1.0, 1.0, 1.0, -1.0, -1.0, -1.0]
     value, _ = loss(ratio, advantage)
-    same(value, [-1.2, -1.1, -0.6, 1.4, 0.9, 0.8], "clipped_loss at r = 1.4, 1.1, .6 with A = 1, then r = 1.4, "
-        ".9, .6 with A = -1", mistakes(ratio, advantage))
+    same(value, [-1.2, -1.1, -0.6, 1.4, 0.9, 0.8], "clipped_loss at r = 1.4, 1.1, .6 with A = 1, then "
+        "r = 1.4, .9, .6 with A = -1", mistakes(ratio, advantage))
 
 
 @pytest.mark.assignment(7, points=3)

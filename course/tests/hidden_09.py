@@ -72,7 +72,8 @@ def test_own():
     table.update([(1,)], [1])
     few = student("rl_process").ContextBaseline(least=3)
     few.update([(), (), ()], [1, -1, -1])
-    same([few.mean((), 1), few.mean(())], [0.0, -1 / 3], "least = 3, met 3 times: means without a 1 and with it", [
+    same([few.mean((), 1), few.mean(())], [0.0, -1 / 3], "least = 3, met 3 times: means without a 1 "
+        "and with it", [
         ([-1.0, -1 / 3], "`least` is compared with the count that remains without `own`."),
         ([0.0, 0.0], "Off by one: from `least` actions on, not above, the mean counts."),
         ([-1 / 3] * 2, "The mean contains the action's own reward, though `own` names it: leave it out.")])
@@ -109,8 +110,8 @@ def test_checkpoint():
     same(table.mean((1,)), 1 / 3, "mean of the first table after the second one was updated", [(0.0, shared)])
     third = Table(least=2)
     third.load_state_dict(state)
-    same(third.mean((1,)), 1 / 3, "mean of a third table: the second one was updated after it loaded the same "
-        "state", [(0.0, shared)])
+    same(third.mean((1,)), 1 / 3, "mean of a third table: the second one was updated after it loaded "
+        "the same state", [(0.0, shared)])
     state = table.state_dict()
     table.update([(1,)], [-1])
     third.load_state_dict(state)

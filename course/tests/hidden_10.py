@@ -10,9 +10,10 @@ def test_three_trajectories():
     """tokens of three trajectories, one after the other"""
     found = batch([[0, 0], [0], [0, 1]], [1, 1, 2])
     got = student("rl_process").per_action(LOGP[:5], found, "sum")
-    added = "Action 0 of every trajectory was added up: an owner counts the actions of its own trajectory only."
+    added = "Action 0 of every trajectory was added up: an owner counts the actions of its own trajectory."
     same(got, [3, 3, 4, 5], "sums of 1..5 over actions 0 0 | 0 | 0 1", [
-        ([10, 5], added), ([10, 5, 0, 0], added), ([1.5, 3, 4, 5], "The mean is taken, though ratio is 'sum'."),
+        ([10, 5], added), ([10, 5, 0, 0], added),
+        ([1.5, 3, 4, 5], "The mean is taken, though ratio is 'sum'."),
         ([3, 7, 5, 0], "Each trajectory's actions begin behind those of all before it, not only of the one "
             "before.")])
 

@@ -167,7 +167,7 @@ def parse_verdict(text):
     return None if not found else "correct" if found[-1].split() == ["is", "correct"] else "incorrect"
 """}, "Capitals and white space"),
     ("no alternation", {"parse_actions": edit(ACTIONS, ("match.group() != opens or quoted", "quoted"),
-        ('("solve", "verify")[i % 2]', '("verify" if text[start:].startswith(VERIFY_PHRASE) and i else "solve")'))},
+        ('("solve", "verify")[i % 2]', '"verify" if i and text[start:].startswith(VERIFY_PHRASE) else "solve"'))},
      "a verify is followed by a solve"),
     ("quoted phrases open", {"parse_actions": edit(ACTIONS, ("or quoted or", "or"))}, "is only cited"),
     ("the end is inclusive", {"parse_actions": edit(ACTIONS, ("text[start:end], start, end)",
@@ -380,7 +380,8 @@ def reward_contexts(rewards):
         ('dict(table["counts"]), dict(table["sums"])', 'table["counts"], table["sums"]'))},
      "The state is shared"),
     ("state without a copy", {"ContextBaseline": edit(TABLE,
-        ('{"counts": dict(self.counts), "sums": dict(self.sums)}', '{"counts": self.counts, "sums": self.sums}'))},
+        ('{"counts": dict(self.counts), "sums": dict(self.sums)}',
+         '{"counts": self.counts, "sums": self.sums}'))},
      "The state is shared"),
     ("the report hides young contexts", {"ContextBaseline": edit(TABLE,
         ("{self.sums[c] / self.counts[c]:.3f}", "{self.mean(c):.3f}"))}, "report gives the plain mean"),
@@ -414,7 +415,8 @@ def per_action(logp, batch, ratio):
     shift = [0] + sizes
     owners = torch.tensor([s + o if o >= 0 else sum(sizes) for t, s in zip(batch, shift) for o in t.owner])
     total = logp.new_zeros(sum(sizes) + 1).index_add(0, owners, logp)
-    return (total / (torch.bincount(owners, minlength=len(total)).clamp(min=1) if ratio == "mean" else 1))[:-1]
+    number = torch.bincount(owners, minlength=len(total)).clamp(min=1) if ratio == "mean" else 1
+    return (total / number)[:-1]
 """}, "not only of the one before"),
     ("the averages are swapped", {"action_weights": edit(WEIGHTS, ('== "batch"', '!= "batch"'))},
      "Are the two averages swapped?"),

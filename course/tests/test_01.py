@@ -64,7 +64,7 @@ def test_plain_verdicts():
     same([parse(f"7*8=56. {RIGHT}"), parse(f"7*8=55. {WRONG}")], ["correct", "incorrect"], "two verdicts", [
         (["correct", "correct"], "Both are 'correct': the word 'incorrect' contains the word 'correct', so "
             "compare the whole conclusion."),
-        (["incorrect", "incorrect"], "Both are 'incorrect': compare the whole conclusion, 'is correct'; findall "
-            "gives the words of the conclusion alone."),
+        (["incorrect", "incorrect"], "Both are 'incorrect': compare the whole conclusion, 'is correct'; "
+            "findall gives the words of the conclusion alone."),
         (["incorrect", "correct"], "Correct and incorrect are swapped."),
         ([True, False], "A verdict is a text: 'correct' or 'incorrect', or None.")])

@@ -14,8 +14,8 @@ def test_a_group_of_equal_rewards():
     rewards = torch.tensor([[1.] * 4, [1.] * 4, [-1.] * 4])
     got = student("rl_outcome").leave_one_out(rewards)
     shape(got, [3, 4], "leave_one_out of [3, 4] rewards")
-    own = "The wrong axis: the baseline of a problem is made of its own samples. Problems are rows, samples of " \
-          "a problem are columns, so sum over axis 1."
+    own = "The wrong axis: the baseline of a problem is made of its own samples. Problems are rows, samples " \
+          "of a problem are columns, so sum over axis 1."
     same(got, rewards, "the baseline where each problem's four rewards are equal: 1, 1, -1", [
         (rewards.mean(0).expand(3, 4), own),
         ((rewards.sum(0) - rewards) / 2, own),

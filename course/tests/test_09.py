@@ -25,8 +25,8 @@ def test_mean():
     table.update([(), (1,)], [1, 1])
     same([table.mean(c) for c in ((), (1,), (-1,))], [1 / 3, 0.0, 1.0], "means of (): 1 -1 1, of (1,): -1 1, "
         "of (-1,): 1", [
-        ([1 / 3, 0.0, 0.0], "Off by one: a context met once has the mean 0, though least = 1: from `least` actions on, not "
-            "above, the mean counts (>=)."),
+        ([1 / 3, 0.0, 0.0], "Off by one: a context met once has the mean 0, though least = 1: from "
+            "`least` actions on, not above, the mean counts (>=)."),
         ([1.0, 1.0, 0.0], "Only the last trajectory counts: the table is kept over all updates."),
         ([0.0] * 3, "All means are 0: does the count grow by 1 with every action?"),
         ([1.0, 0.0, 1.0], "These are sums: divide by how many actions were counted in the context "

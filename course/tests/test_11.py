@@ -36,7 +36,8 @@ def test_one_response_a_problem():
         ([0.2428, 1.1907], UNDER_ROOT), ([0.2428, 1.0], UNDER_ROOT),
         ([0.0708, 1.3627], UNDER_ROOT), ([0.0708, 1.0], UNDER_ROOT),
         ([0.451, 0.9824], UNDER_ROOT), ([-13.1611, 14.5945], UNDER_ROOT), ([0.0, 1.0], UNDER_ROOT),
-        ([14.228, 14.6812], CENTRE), ([1.0, 1.0], CENTRE), ([0.6289, 1.0821], CENTRE), ([0.6289, 1.0], CENTRE),
+        ([14.228, 14.6812], CENTRE), ([1.0, 1.0], CENTRE), ([0.6289, 1.0821], CENTRE),
+        ([0.6289, 1.0], CENTRE),
         ([0.4222, 0.8754], CENTRE), ([0.3514, 0.8046], CENTRE),
         ([0.5376, 0.8959], "Under the root z^2 / 4n^2 is missing."),
         ([0.6594, 0.8918], "z = 1 is not 95 %: use the argument z.")], tol=2e-3)
