@@ -231,7 +231,7 @@ def test_handouts_are_whole():
         for command in re.findall(r"[^`\s]* assignments/curve.py", mine.replace("\n", " ")):
             assert command.startswith(".venv/bin/python "), f"{n}: {command}: this Python has no torch"
         if n in catalogue.GRADED:
-            assert "come back then" in " ".join(mine.split()), f"{n}: say that curve.py needs other assignments"
+            assert "come back then" in " ".join(mine.split()), f"{n}: curve.py needs other assignments"
 
 
 @pytest.mark.slow
