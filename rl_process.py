@@ -12,7 +12,7 @@ compared with actions of all problems and steps in the same reward context, the 
         --steps 20 --lr 1e-4 --schedule linear --updates-per-rollout 1 --ratio sum --max-new-tokens 300
 
 Reads a checkpoint, problems, a samples file. Writes OUT/{args.json, metrics.jsonl, samples.txt, last, best}.
-where |y|_a is the number of actions. Stop token, group of (4), mean of (6) are flags: see EXPERIMENTS.md.
+In (6) |y|_a is the number of actions. Stop token, group of (4), mean of (6) are flags: see EXPERIMENTS.md.
 Sections marked (=) are the same in rl_outcome.py.
 Map: flags - log-probs - advantage and loss - rollout - rewards - data - statistics - update - train.
 """
