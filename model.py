@@ -100,8 +100,9 @@ def load(name_or_path, device="auto", dtype="auto"):
         vars(part).update({name: 0.0 for name in vars(part) if re.search("dropout|drop$", name)})
     model, report = _pretrained(AutoModelForCausalLM, name_or_path, config=config, output_loading_info=True,
                                 dtype={"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
-    if absent := [*report["missing_keys"], *report["mismatched_keys"]]:
-        raise InputError(f"{name_or_path}: not a whole causal language model, it lacks {absent[0]}")
+    cut = [key for key in report["unexpected_keys"] if "model.layers." in key]     # more than config.json has
+    if odd := [*report["missing_keys"], *report["mismatched_keys"], *cut]:
+        raise InputError(f"{name_or_path}: not a whole causal language model: {odd[0]} is not in both files")
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise InputError(f"{name_or_path}: the weights contain nan or inf")
     return model.to(device).eval(), tokenizer
@@ -115,7 +116,6 @@ def _pretrained(kind, name_or_path, **options):
 
 
 def load_tokenizer(name_or_path):
-    """The tokenizer alone."""
     return _pretrained(AutoTokenizer, name_or_path)
 
 
@@ -130,12 +130,14 @@ def most_positions(model):
     return min(filter(None, ends), default=sys.maxsize)
 
 
-def check_room(model, prompt_tokens, max_new_tokens):
+def check_room(model, prompts, max_new_tokens):
     """One rule for sampling and RL: a response ends, unfinished, at the model's last position."""
-    most = most_positions(model)
-    if prompt_tokens >= most:
-        raise InputError(f"a prompt of {prompt_tokens} tokens fills the model's {most} positions")
-    if prompt_tokens + max_new_tokens > most:
+    longest, most = max(map(len, prompts)), most_positions(model)
+    if longest >= most:
+        raise InputError(f"a prompt of {longest} tokens fills the model's {most} positions")
+    if not all(prompts) or max(map(max, prompts)) >= len(model.get_input_embeddings().weight):
+        raise InputError("a prompt is empty, or has tokens that the tokenizer knows and the model does not")
+    if longest + max_new_tokens > most:
         print(f"note: responses end, unfinished, at position {most}")
 
 
@@ -178,7 +180,7 @@ def stop_ids(model, tokenizer):
     found = [i for i in first if i in tokenizer.added_tokens_decoder] + [tokenizer.eos_token_id]
     found += listed if isinstance(listed, list) else [listed]
     found += [tokenizer.get_vocab().get(token) for token in END_TOKENS]
-    found = [i for i in dict.fromkeys(found) if i is not None]
+    found = [i for i in dict.fromkeys(found) if isinstance(i, int)]
     if not found:
         raise InputError("the tokenizer has no end token: set eos_token in its tokenizer_config.json")
     return found
@@ -306,12 +308,12 @@ def _hub_rows(source, split):
 
 
 def check_output(path, force, *inputs):
-    """InputError where `path` may not be written: it is one of the inputs, or is there and not forced."""
-    there = os.path.exists(path)
+    """InputError where `path` may not be written: an input, there and not forced, or as /dev/null no file."""
+    path, there = Path(path), Path(path).exists()
     if there and any(os.path.samefile(i, path) for i in inputs if i and os.path.exists(i)):
         raise InputError(f"{path} is the input: write to another file")
-    if there and not force:
-        raise InputError(f"{path} exists already: --force overwrites it")
+    if there and not (force and path.is_file()):
+        raise InputError(f"{path} exists already: --force overwrites it, if it is a plain file")
 
 
 def write_text(path, text, append=False):
@@ -329,7 +331,6 @@ def write_text(path, text, append=False):
 
 
 def write_jsonl(path, rows, append=False):
-    """Write rows as JSON lines."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), append)
 
 
@@ -347,10 +348,11 @@ def save(model, tokenizer, folder, trainer=None):
     has_checkpoint(folder)
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    model.save_pretrained(new)
-    tokenizer.save_pretrained(new)
-    if trainer:
-        torch.save(trainer, new / "trainer.pt")
+    with refusing(f"{folder}: cannot be saved"):
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        if trainer:
+            torch.save(trainer, new / "trainer.pt")
     if Path(folder).exists():
         os.rename(folder, old)
     os.rename(new, folder)
@@ -360,7 +362,6 @@ def save(model, tokenizer, folder, trainer=None):
 # ---------------------------------------------------------------- run folder
 class Run:
     """The folder --out of a training: args.json, its logs, `last` to resume from, perhaps `best`.
-
     Making a Run only looks and refuses; `begin` writes, once all other input has proved good.
     state: what trainer.pt held, None in a new run. stopped: True after Ctrl-C.
     """
@@ -368,9 +369,10 @@ class Run:
         """free: flags that --resume may change, besides those that concern no number."""
         self.args, self.folder, self.state, self.stopped = args, Path(args.out), None, False
         self.last, self.logs = self.folder / "last", [self.folder / name for name in logs]
-        model, begun = Path(args.model).resolve(), (self.folder / "args.json").exists()
-        if self.folder.resolve() in (model, *model.parents):
-            raise InputError(f"--model {args.model} lies in --out {args.out}: write to another folder")
+        begun, home = (self.folder / "args.json").exists(), os.path.realpath(self.folder)
+        inputs = [vars(args).get(x) or "/" for x in ("model", "data", "offline", "samples", "eval_data")]
+        if any(os.path.commonpath([home, os.path.realpath(path)]) == home for path in inputs):
+            raise InputError(f"the model or an input lies in --out {args.out}: write to another folder")
         if not begun and self.folder.exists() and any(self.folder.iterdir()):
             raise InputError(f"--out {args.out} is not empty, and no run of this script (no args.json)")
         if begun and args.resume:
@@ -384,7 +386,7 @@ class Run:
             old = json.loads((self.folder / "args.json").read_text(encoding="utf-8"))
             new = vars(self.args)
             others = [name for name in new if name not in free and old.get(name) != new[name]]
-            if has_checkpoint(self.last):         # weights_only: a pickle of malice is refused
+            if has_checkpoint(self.last) or self.last.exists():     # weights_only: no pickle of malice
                 self.state = torch.load(self.last / "trainer.pt", map_location="cpu", weights_only=True)
                 for log, size in zip(self.logs, self.state["sizes"], strict=True):
                     if log.stat().st_size < size:
@@ -406,14 +408,12 @@ class Run:
         state = self.state or {"step": 0, "best": -math.inf, "sizes": [0] * len(self.logs)}
         write_text(self.folder / "args.json", json.dumps(vars(self.args), indent=1) + "\n")
         for log, size in zip(self.logs, state["sizes"]):
-            log.touch()
-            os.truncate(log, size)
+            open(log, "ab").truncate(size)
         signal.signal(signal.SIGINT, self._interrupt)
         self.done, self.best, self.state = state["step"], state["best"], None     # the state's memory is free
         return self.done
 
-    def _interrupt(self, *_):
-        """First Ctrl-C: finish the step, save, leave. Second: leave at once."""
+    def _interrupt(self, *_):                     # Ctrl-C: finish the step, save, leave; twice: at once
         self.stopped = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -433,7 +433,6 @@ class Run:
             self.bar.set_postfix({name: f"{row[name]:.3g}" for name in shown}, refresh=False)
 
     def note(self, text):
-        """Append a line to samples.txt."""
         write_text(self.logs[1], text + "\n", append=True)
 
     def save_best(self, score, model, tokenizer):
@@ -468,9 +467,10 @@ def make_optimizer(model, lr, on_host=False, state=None):
         weights = list(copies.values())
     optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=0.0)
     if state:
-        optimizer.load_state_dict(state["optimizer"])
-        for weight, saved in zip(weights, state["weights"], strict=True):
-            weight.data.copy_(saved)
+        with refusing("trainer.pt is not of this model, --force begins anew"):
+            optimizer.load_state_dict(state["optimizer"])
+            for weight, saved in zip(weights, state["weights"], strict=True):
+                weight.data.copy_(saved)
     return optimizer
 
 

@@ -48,8 +48,8 @@ def parse_args(argv=None):
     add("--max-acc", type=share, help="greatest (0.9; with --offline 0.7)")
     # algorithm
     add("--steps", type=count, default=500, help="rollouts (500)")
-    add("--prompts-per-step", type=count, default=64, help="P, problems per rollout (64)")
-    add("--num-samples", type=number(int, 2), default=4, help="M, responses per problem (4)")
+    add("--prompts-per-step", type=number(int, 1, 10**6), default=64, help="P, problems per rollout (64)")
+    add("--num-samples", type=number(int, 2, 10**6), default=4, help="M, responses per problem (4)")
     add("--updates-per-rollout", type=count, default=4, help="n, parts of a rollout, an update each (4)")
     add("--beta", type=rate, default=0.05, help="weight of the KL term (0.05); 0 loads no reference")
     add("--clip", type=share, default=0.2, help="eps, half the clip range of the ratio (0.2)")
@@ -252,11 +252,11 @@ def rollout(policy, prompts, num_samples, stops, temperature, uniforms):
 
 def sample_trajectories(policy, tokenizer, problems, num_samples, temperature, args, step):
     """Roll out and score num_samples responses to each problem, at most --rollout-rows at once."""
-    stops, trajectories = models.stop_ids(policy, tokenizer), []
+    stops, trajectories, end = models.stop_ids(policy, tokenizer), [], models.most_positions(policy)
     size, real = max(1, args.rollout_rows // num_samples), "f4" if policy.device.type == "mps" else "f8"
     for first in range(0, len(problems), size):
         part = [(p, models.prompt_ids(tokenizer, p["problem"])) for p in problems[first:first + size]]
-        uniforms = [stream(args.seed, "draws", step, first + i, m).random(args.max_new_tokens, real)
+        uniforms = [stream(args.seed, "draws", step, first + i, m).random(min(args.max_new_tokens, end), real)
                     for i in range(len(part)) for m in range(num_samples)]
         uniforms = torch.from_numpy(np.stack(uniforms)).to(policy.device)
         responses = rollout(policy, [prompt for _, prompt in part], num_samples, stops, temperature, uniforms)
@@ -308,9 +308,8 @@ def read_samples(path, args):
     """Rows of a samples file whose accuracy, a new field, lies in [min_acc, max_acc]."""
     rows = models.read_problems(path, samples=True)
     for row in rows:
-        cut = [verifier.parse_actions(text) for text in row["responses"]]
-        right = [verifier.outcome_reward(actions, row["answer"], finished=True) > 0 for actions in cut]
-        row["accuracy"] = sum(right) / len(right)
+        hits = [verifier.judge_solves(verifier.parse_actions(t), row["answer"])[-1] for t in row["responses"]]
+        row["accuracy"] = sum(hits) / len(hits)
     kept = [row for row in rows if args.min_acc <= row["accuracy"] <= args.max_acc]
     print(f"{path}: {len(kept)} of {len(rows)} problems have an accuracy in [{args.min_acc}, {args.max_acc}]")
     return kept
@@ -332,7 +331,8 @@ def read_offline(policy, tokenizer, args):
         for text, finished in zip(row["responses"], row["finished"]):
             ids = tokenizer(text, add_special_tokens=False).input_ids + [stop] * bool(finished)
             t = Trajectory(row, prompt, ids, bool(finished))
-            reason = rejected(score(t, tokenizer, args), args) if ids else "empty"
+            fits = 0 < len(ids) and len(t) <= models.most_positions(policy)
+            reason = rejected(score(t, tokenizer, args), args) if fits else "empty, or past the last position"
             reasons[reason or "kept"] += 1
             kept += [] if reason else [t]
     print(f"{args.offline}: {dict(reasons)}")
@@ -347,7 +347,7 @@ def read_data(policy, tokenizer, args):
     else:
         data = models.read_problems(args.data, args.split)
         prompts = [models.prompt_ids(tokenizer, row["problem"]) for row in data + held_out]
-        models.check_room(policy, max(map(len, prompts)), args.max_new_tokens)
+        models.check_room(policy, prompts, args.max_new_tokens)
     if args.samples:
         accuracy = {row["problem"]: row["accuracy"] for row in read_samples(args.samples, args)}
         data = [row for row in data if row["problem"] in accuracy]
@@ -449,7 +449,7 @@ def update(policy, optimizer, batch, lr, args):
 def check_updates(updates, policy, args):
     """InputError where no update could be made, or the first ratio of a rollout is not 1."""
     if all(u["skipped"] for u in updates):
-        raise InputError(f"the loss is not finite: try a lower --lr; {args.out}/last is the last good")
+        raise InputError(f"the loss is not finite: try a lower --lr; {args.out}/last, if any, is good")
     off = (updates[0]["ratio"] - 1).abs().max().item()
     if off > (0 if policy.device.type == "cpu" else 0.05) and not args.offline:
         raise InputError(f"the first ratio is off by {off:.2g}: the model scores a text anew each time")

@@ -29,7 +29,7 @@ once() { [ -e "$1" ] || "${@:2}"; }                      # once FILE COMMAND: sk
 
 stage "The world: problems, and a tiny base model that solves by a leap and does not check (toy.py)"
 once $R/toy/train.jsonl $python toy.py --out $R/toy --seed $SEED \
-  --train-problems $train --val-problems $val --test-problems $test
+  --train-problems $train --val-problems $val --test-problems $test --force
 
 stage "Stage 0a: 5 answers to every training problem at T = 0.7 (paper 2.2, App. C.1)"
 $python sample.py --model $R/toy/base --data $R/toy/train.jsonl --out $R/base-train.jsonl \

@@ -78,8 +78,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if args.temperature is None:
         args.temperature = 0.0 if args.num_samples == 1 else 0.7
-    if args.num_samples > 1 and args.temperature == 0:
-        raise InputError("--num-samples above 1 with --temperature 0 gives the same response every time")
+    if args.temperature < 1e-3 and (args.temperature or args.num_samples > 1):       # 1e-300: logits of inf
+        raise InputError("--temperature: from 0.001, or 0 for one sample: more would be the same response")
     return args
 
 
@@ -237,7 +237,7 @@ def generate(model, prompts, seeds, stop, max_new_tokens, batch_size=256, batch_
     """Continuous batching. Yields (prompt index, sample index, token ids, finished) as each response ends.
     prompts: token ids; seeds: for each prompt those of its K samples; stop: ids that end a response."""
     longest, most = max(map(len, prompts)), models.most_positions(model)
-    models.check_room(model, longest, max_new_tokens)
+    models.check_room(model, prompts, max_new_tokens)
     capacity = min(longest + max_new_tokens, most)
     slots = max(1, min(batch_size, batch_tokens // capacity))
     cache = SlotCache(model, slots, capacity, min(max_new_tokens, capacity))
@@ -317,11 +317,11 @@ def earlier_rows(args, flags, requests):
         for place, line in enumerate(out.read_bytes().split(b"\n")[:-1], 1):    # half a line may follow
             where, row = f"{out}:{place}", json.loads(line)
             request = known[row["id"], row["answer"]]
-            texts = [row["verification"]] * args.num_samples if args.verify else row["responses"]
-            if len(texts) != args.num_samples or row["problem"] != request.row["problem"]:
+            texts = [row["verification"]] * args.num_samples if args.verify else row["responses"] + []
+            if [*map(type, texts)] != [str] * args.num_samples or row["problem"] != request.row["problem"]:
                 raise ValueError
             done[request.key].append(row)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{where}: missing, broken or not of this run; --force starts again") from None
     return {key: rows for key, rows in done.items() if len(rows) == per}
 
@@ -332,8 +332,8 @@ def write_results(args, flags, requests, results, done):
     bar = tqdm(results, total=len(requests), initial=len(done), mininterval=1)
     for request, texts, finished, tokens in bar:
         if not made:                                # only here: a start that fails leaves no file
-            models.write_jsonl(args.out, [row for rows in done.values() for row in rows])
             models.write_jsonl(args.out + ".args.json", [flags])
+            models.write_jsonl(args.out, [row for rows in done.values() for row in rows])
         rows = [{"responses": texts, "finished": finished, "tokens": tokens}]
         if args.verify:
             rows = [{"verification": text, "kind": "confirmative", "finished": end}
@@ -353,7 +353,7 @@ def write_results(args, flags, requests, results, done):
 def main():
     args = parse_args()
     requests = load_requests(args)
-    models.check_output(args.out, True, args.data)
+    models.check_output(args.out, True, args.data, *Path(args.model).glob("*"))
     flags = {name: value for name, value in vars(args).items() if name not in FREE_FLAGS}
     done = earlier_rows(args, flags, requests)
     todo, results = [r for r in requests if r.key not in done], []

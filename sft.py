@@ -104,8 +104,8 @@ def read_verifications(path, kind):
     """-> {(problem id or text, answer): [verification, ...]} of the kind asked for."""
     found = {}
     for where, row in models.read_jsonl(path, ("answer", "verification")):
-        if not all(isinstance(row[field], str) for field in ("answer", "verification")):
-            raise InputError(f"{where}: fields 'answer' and 'verification' must be texts")
+        if {type(row["answer"]), type(row["verification"]), type(row.get("problem") or "")} != {str}:
+            raise InputError(f"{where}: fields 'answer', 'verification' and 'problem' must be texts")
         if row.get("id") is None and row.get("problem") is None:
             raise InputError(f"{where}: field 'id' or 'problem' is needed")
         if row.get("kind") in (None, kind):

@@ -184,16 +184,24 @@ SHIPPED = Path(__file__).resolve().parent / "toy_base"
 
 def write_world(args) -> None:
     """The base folder and the three problem files under --out."""
-    out = Path(args.out)
-    models.check_output(out / "train.jsonl", args.force)         # the last file of a world
+    out, new = Path(args.out), Path(args.out, "base.new")
+    for side in SIDES:
+        models.check_output(out / f"{side}.jsonl", args.force)
+    if (out / "base").exists() and not args.force:
+        raise models.InputError(f"{out}/base exists already: --force overwrites it")
     if not models.has_checkpoint(SHIPPED):
         raise models.InputError(f"{SHIPPED}: missing; python toy_base/train_base.py --out toy_base makes it")
     sizes = {side: getattr(args, f"{side}_problems") for side in SIDES}
     rows = {side: problems(n, args.seed, side) for side, n in sizes.items()}
     out.mkdir(parents=True, exist_ok=True)
     rest = shutil.ignore_patterns("*.py", "__pycache__", "corpus_sample.txt", "training.jsonl", "run")
-    shutil.copytree(SHIPPED, out / "base", dirs_exist_ok=True, ignore=rest)
-    for side in SIDES:
+    try:                                                         # a full disk leaves no half a base
+        shutil.copytree(SHIPPED, new, dirs_exist_ok=True, ignore=rest)
+        shutil.rmtree(out / "base", ignore_errors=True)
+        new.rename(out / "base")
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    for side in SIDES:                                           # train, of which run.sh asks, is the last
         models.write_jsonl(out / f"{side}.jsonl", rows[side])
         print(f"{out}/{side}.jsonl: {len(rows[side])} problems")
 

@@ -125,3 +125,14 @@ def test_no_input_is_overwritten_and_bad_calls_are_refused(tmp_path, tiny_qwen2,
     for flags in ([], ["import"], ["translate"], ["export", "--model", "m"], ["import", given, "--colour", "red"]):
         with pytest.raises(models.InputError):
             call(*flags)
+
+
+def test_to_verl_overwrites_nothing_unasked(tmp_path, run_script):
+    row = '{"problem": "1+1?", "answer": "2"}\n'
+    for name in ("p.jsonl", "old.jsonl"):
+        (tmp_path / name).write_text(row)
+    for flags, said in ((["--out", "old.jsonl"], "old.jsonl exists already"),
+                        (["--out", "p.jsonl", "--force"], "p.jsonl is the input"), (["--out", ""], "exists already")):
+        done = run_script("recipes/trl/to_verl.py", "--data", "p.jsonl", *flags)
+        assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert (tmp_path / "p.jsonl").read_text() == (tmp_path / "old.jsonl").read_text() == row

@@ -703,6 +703,7 @@ def test_bad_line(tmp_path, run, change, line, field):
     (["a=a.jsonl", "--metrics", "a=absent.jsonl"], "absent.jsonl"),
     (["a=a.jsonl", "--metrics", "a=text.jsonl"], "text.jsonl:1: field 'step'"),
     (["a=a.jsonl", "--metrics", "a=bad_step.jsonl"], "bad_step.jsonl: "),
+    (["a=a.jsonl", "--metrics", "a=nan_step.jsonl"], "nan_step.jsonl: "),
     (["a=a.jsonl", "--metrics", "a=bad_value.jsonl"], "bad_value.jsonl: "),
     (["a=a.jsonl", "--metrics", "a=huge.jsonl"], "huge.jsonl: "),
     (["a=a.jsonl", "--bootstrap", "0"], "--bootstrap"), (["a=a.jsonl", "--bootstrap", "1000000000"], "--bootstrap"),
@@ -719,6 +720,7 @@ def test_bad_call(tmp_path, run, monkeypatch, argv, message):
     write(tmp_path / "text_differs.jsonl", [{**r, "problem": r["problem"] + "." * (r["id"] == "p3")} for r in rows()])
     write(tmp_path / "text.jsonl", [{"note": "no step"}])
     write(tmp_path / "bad_step.jsonl", [{"step": "one", "kl": 1}])
+    write(tmp_path / "nan_step.jsonl", [{"step": float("nan"), "kl": 1}])
     write(tmp_path / "bad_value.jsonl", [{"step": 1, "kl": [1]}])
     write(tmp_path / "huge.jsonl", [{"step": 1, "tokens": 10 ** 400}])
     write(tmp_path / "tokens.jsonl", [{**r, "tokens": [10 ** 400]} for r in rows()])

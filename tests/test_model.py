@@ -79,12 +79,17 @@ def test_broken_checkpoints_are_one_line(tmp_path, tiny_qwen2):
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3, "layer_types": None}))
 
+    def shallower(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1, "layer_types": None}))
+
     def wider(folder):
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 40}))
 
     assert "model.layers.1.mlp.up_proj.weight" in changed("lacking", without)
     assert "model.layers.2" in changed("deeper", deeper)
+    assert "model.layers.1" in changed("shallower", shallower)
     assert "nan" in changed("nan", with_nan)
     changed("wider", wider)
     changed("truncated", lambda folder: (folder / "model.safetensors").write_bytes(b"\x10"))
@@ -424,8 +429,9 @@ def test_a_run_takes_no_folder_that_is_not_its_own(tmp_path, tiny_llama):
         with pytest.raises(M.InputError, match="not empty"):
             M.Run(run_args(tmp_path / "mine", force=force))
         for model in (tmp_path / "out" / "last", tmp_path / "out"):
-            with pytest.raises(M.InputError, match="lies in --out"):
-                M.Run(run_args(tmp_path / "out", model=str(model), force=force))
+            for name in ("model", "data", "offline", "samples", "eval_data"):
+                with pytest.raises(M.InputError, match="lies in --out"):
+                    M.Run(run_args(tmp_path / "out", **{name: str(model)}, force=force))
         for out in (tmp_path / "file", tmp_path / "file" / "below"):
             with pytest.raises((M.InputError, OSError)):
                 M.Run(run_args(out, force=force)).begin()
@@ -436,6 +442,13 @@ def test_a_broken_run_is_one_line_and_stays_as_it_is(tmp_path, tiny_llama):
     out = tmp_path / "run"
     go(run_args(out), tiny_llama)
     good = {name: (out / name).read_bytes() for name in ("args.json", "last/trainer.pt", "metrics.jsonl")}
+    broken = torch.load(out / "last/trainer.pt", weights_only=True)
+    for change in ({"weights": []}, {"optimizer": {}}, {"weights": [torch.zeros(3)] * len(broken["weights"])}):
+        with pytest.raises(M.InputError, match="trainer.pt is not of this model"):
+            M.make_optimizer(small(tiny_llama)[0], 1e-3, state={**broken, **change})
+    (out / "last/config.json").rename(tmp_path / "config.json")         # half a checkpoint is no new run
+    assert M.Run(run_args(out, resume=True)).state
+    (tmp_path / "config.json").rename(out / "last/config.json")
     for name, bad in (("args.json", b""), ("args.json", b"[1]"), ("args.json", b"{"), ("last/trainer.pt", b""),
                       ("last/trainer.pt", good["last/trainer.pt"][:500]), ("last/trainer.pt", b"not a pickle"),
                       ("metrics.jsonl", b""), ("metrics.jsonl", None)):
@@ -483,6 +496,19 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         patch.setattr(M.os, "replace", full)
         M.write_text(tmp_path / "a.txt", "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_full_disk_while_saving_is_one_line(tmp_path, tiny_llama, monkeypatch):
+    model, tokenizer = M.load(tiny_llama)
+
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")
+
+    M.save(model, tokenizer, tmp_path / "last")
+    monkeypatch.setattr(M.torch, "save", full)
+    with pytest.raises(M.InputError, match="last: cannot be saved: .*No space left"):
+        M.save(model, tokenizer, tmp_path / "last", {"step": 1})
+    assert M.has_checkpoint(tmp_path / "last")
 
 
 def test_a_pipe_that_closes_is_no_error(run_script, tmp_path):

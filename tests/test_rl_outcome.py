@@ -488,6 +488,21 @@ def test_bad_samples_file(chain, tmp_path):
         run("--model", chain, "--offline", tmp_path / "s.jsonl", "--out", tmp_path / "run")
 
 
+def test_stored_responses_beyond_the_last_position_are_not_learnt_from(chain, tmp_path, capsys):
+    text = S2 + NO + RETRY + S1 + OK
+    row = {"problem": "Q", "answer": "1", "responses": [text, S2, S2 * 300 + text], "finished": [True] * 3}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    args = rl.parse_args(["--model", chain, "--offline", str(tmp_path / "s.jsonl"), "--out", "r"])
+    assert len(rl.read_offline(*models.load(chain), args)) == 1 and "'empty, or past the last position': 1" in (
+        capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("flag", ["--prompts-per-step", "--num-samples"])
+def test_a_rollout_has_an_end(flag):
+    with pytest.raises(models.InputError, match=flag):
+        rl.parse_args(["--model", "m", "--data", "d", "--out", "r", flag, "9" * 25])
+
+
 def test_bad_input_is_one_line_and_status_2(chain, run_script, tmp_path):
     found = run_script("rl_outcome.py", "--model", chain, "--data", "missing.jsonl", "--out", "run")
     assert found.returncode == 2 and "Traceback" not in found.stderr
@@ -644,12 +659,14 @@ def test_a_response_ends_at_the_models_last_position(tiny_qwen2, capsys):
     policy.config.max_position_embeddings = 10
     found = rl.rollout(policy, [[5, 6, 7], [8]], 2, [-5], 0.7, torch.rand(4, 20, dtype=torch.float64))
     assert [len(ids) for ids in found] == [7, 7, 9, 9]
-    models.check_room(policy, 3, 7)
+    args = argparse.Namespace(rollout_rows=9, max_new_tokens=10**25, seed=0)      # no more draws than positions
+    assert rl.sample_trajectories(policy, models.load_tokenizer(tiny_qwen2), [], 2, 0.7, args, 1) == []
+    models.check_room(policy, [[1, 2, 3]], 7)
     assert capsys.readouterr().out == ""
-    models.check_room(policy, 3, 8)
+    models.check_room(policy, [[1, 2, 3]], 8)
     assert "position 10" in capsys.readouterr().out
     with pytest.raises(models.InputError, match="10 positions"):
-        models.check_room(policy, 10, 1)
+        models.check_room(policy, [[1] * 10], 1)
 
 
 def test_a_linear_schedule_is_not_resumed_with_other_steps(chain, problems, tmp_path):

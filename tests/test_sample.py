@@ -428,7 +428,8 @@ def test_ungradable_problems_are_skipped_on_request(tmp_path, engine, monkeypatc
 
 @pytest.mark.parametrize("flags, said", [
     (["--temperature", -1], "--temperature: -1 is"), (["--temperature", "nan"], "--temperature: nan is"),
-    (["--num-samples", 2, "--temperature", 0], "same response"), (["--num-samples", 0], "--num-samples: 0 "),
+    (["--num-samples", 2, "--temperature", 0], "same response"), (["--temperature", "1e-300"], "from 0.001"),
+    (["--num-samples", 0], "--num-samples: 0 "),
     (["--max-new-tokens", "1.5"], "--max-new-tokens: .*'1.5'"),
     (["--batch-size", 0], "--batch-size"), (["--batch-tokens", 0], "--batch-tokens"),
     (["--limit", 0], "--limit"), (["--seed", -1], "--seed"), (["--dtype", "fp8"], "--dtype"),
@@ -476,6 +477,27 @@ def test_no_input_is_overwritten(tmp_path, tiny_qwen2, problems, monkeypatch, fl
     with pytest.raises(models.InputError, match="is the input: write to another file"):
         call(monkeypatch, "--model", tiny_qwen2, "--data", "problems.jsonl", *flags)
     assert before == problems.read_bytes()
+
+
+def test_a_file_of_the_model_is_an_input_and_a_pipe_is_no_file(tmp_path, tiny_qwen2, problems, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")                            # a rename would replace it, and /dev/null as well
+    for out, said in ((tmp_path / "pipe", "plain file"), (f"{tiny_qwen2}/config.json", "is the input")):
+        with pytest.raises(models.InputError, match=said):
+            call(monkeypatch, "--model", tiny_qwen2, "--data", problems, "--out", out, "--force")
+    assert (tmp_path / "pipe").is_fifo() and names(tmp_path) == ["pipe", "problems.jsonl"]
+
+
+@pytest.mark.parametrize("template, problem", [("{{ '' }}", "a"), ("{{ messages[-1]['content'] }}", "<new>")])
+def test_a_prompt_that_the_model_cannot_read_is_refused(tmp_path, tiny_qwen2, monkeypatch, template, problem):
+    """An empty one, or a token that only the tokenizer has."""
+    model, tokenizer = models.load(tiny_qwen2)
+    tokenizer.chat_template = template
+    tokenizer.add_tokens("<new>")
+    models.save(model, tokenizer, tmp_path / "m")
+    data = write(tmp_path / "p.jsonl", [{"problem": problem, "answer": "1"}])
+    with pytest.raises(models.InputError, match="a prompt is empty, or has tokens"):
+        call(monkeypatch, "--model", str(tmp_path / "m"), "--data", data, "--out", tmp_path / "x.jsonl")
+    assert not (tmp_path / "x.jsonl").exists()
 
 
 # ---- resume
@@ -556,7 +578,8 @@ def test_finished_runs_are_not_overwritten(tmp_path, problems, engine, monkeypat
 
 @pytest.mark.parametrize("change", [
     lambda row: row.pop("responses"), lambda row: row.update(responses=[]),
-    lambda row: row.update(responses=None), lambda row: row.pop("answer"), lambda row: row.update(answer="7"),
+    lambda row: row.update(responses=None), lambda row: row.update(responses="x"),
+    lambda row: row.update(responses=[5]), lambda row: row.pop("answer"), lambda row: row.update(answer="7"),
     lambda row: row.update(problem="another"), lambda row: row.update(id="stranger"),
     lambda row: row.update(id=["a"])])
 def test_foreign_lines_are_not_resumed(tmp_path, problems, engine, monkeypatch, change):
@@ -571,7 +594,7 @@ def test_foreign_lines_are_not_resumed(tmp_path, problems, engine, monkeypatch, 
     assert out.read_bytes() == before and len(engine) == 1
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[1]", "{}", "5", "\x00"])
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", "{}", "5", "\x00", pytest.param("[" * 99999, id="deep")])
 def test_without_its_flags_a_run_is_not_resumed(tmp_path, problems, engine, monkeypatch, text):
     flags = ["--model", "m", "--data", problems, "--out", tmp_path / "x.jsonl"]
     call(monkeypatch, *flags)

@@ -362,10 +362,12 @@ def test_build_refuses_bad_verifications_and_to_overwrite(tmp_path, monkeypatch)
     samples = write(tmp_path / "samples.jsonl", [sample("a", "5", ["5"] * 5)])
     good = write(tmp_path / "good.jsonl", [check("a", "5", YES)])
     bad = write(tmp_path / "bad.jsonl", [check("a", "5", YES), {"answer": "5", "verification": YES}])
+    listed = write(tmp_path / "listed.jsonl", [check("a", "5", YES, problem=["a"])])
     (tmp_path / "old.jsonl").write_text("old")
     for flags, message in [
             (["--verifications", bad, "--out", "x.jsonl"], "bad.jsonl:2: field 'id' or 'problem' is needed"),
             (["--out", "x.jsonl"], "--verifications is needed"),
+            (["--verifications", listed, "--out", "x.jsonl"], "listed.jsonl:1: fields 'answer', 'verification' and"),
             (["--verifications", "nowhere.jsonl", "--out", "x.jsonl"], "No such file or directory: 'nowhere.jsonl'"),
             (["--verifications", good, "--out", good, "--force"], "good.jsonl is the input"),
             (["--verifications", good, "--out", "x.jsonl", "--keep", 1], "--wrong-share and --keep"),

@@ -203,6 +203,12 @@ def test_write_world_and_teacher(tmp_path, repo):
     again = run("--out", "w", "--seed", 4)
     assert again.returncode == 2 and "--force" in again.stderr
     assert json.loads((tmp_path / "w/train.jsonl").read_text().splitlines()[0]) == rows[0]
+    for name in ("base/thesis.txt", "test.jsonl", "val.jsonl"):
+        mine = tmp_path / "mine" / name.split(".")[0] / name
+        mine.parent.mkdir(parents=True)
+        mine.write_text("years of work")
+        again = run("--out", mine.parents[name.count("/")])
+        assert again.returncode == 2 and "--force" in again.stderr and mine.read_text() == "years of work"
     samples = [dict(rows[0], responses=[rows[0]["solution"], "\\boxed{1}", "\\boxed{1}", "\\boxed{x}", "none"])]
     model.write_jsonl(tmp_path / "s.jsonl", samples)
     assert run("--verify", "s.jsonl", "--out", "v.jsonl").returncode == 0

@@ -164,9 +164,26 @@ def test_variants_keep_text_and_equation(words):
 
 
 def test_bad_csv(words, tmp_path):
-    write_csv(tmp_path / "train.csv", [["q number0", "5.0", "+ number0", 5.0]])
-    with pytest.raises(words.InputError, match=r"train\.csv:2: no problem"):
+    for row in (["5.0", "+ number0", 5.0], ["5.0", "number0", "1/0"], ["1e999999999", "number0", 5.0],
+                ["5.0", "+ number0 " * 3000, 5.0]):
+        write_csv(tmp_path / "train.csv", [["q number0", *row]])
+        with pytest.raises(words.InputError, match=r"train\.csv:2: no problem"):
+            words.read_csv(tmp_path / "train.csv", "s")
+    (tmp_path / "train.csv").write_bytes(b"Question\n\xff\n")
+    with pytest.raises(words.InputError, match=r"train\.csv: 'utf-8'"):
         words.read_csv(tmp_path / "train.csv", "s")
+
+
+@pytest.mark.parametrize("change", [{}, {"equation": "+", "numbers": []}, {"equation": 5, "numbers": []},
+                                    {"equation": "+ number0 number1", "numbers": ["1"]},
+                                    {"equation": "number0", "numbers": ["x"]}])
+def test_samples_without_a_good_equation_are_refused(repo, run_script, tmp_path, change):
+    row = {"id": "a", "problem": "p", "answer": "5", "responses": ["\\boxed{5}"], **change}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    done = run_script("recipes/word_problems/word_problems.py", "--verify", "s.jsonl", "--out", "o.jsonl",
+                      "--kind", "problem-solving")
+    assert done.returncode == 2 and done.stderr.startswith("error: s.jsonl: problem 'a': 'equation'"), done.stderr
+    assert not (tmp_path / "o.jsonl").exists()
 
 
 # ---------------------------------------------------------------- the teacher

@@ -24,7 +24,9 @@ def main():
     parser.add_argument("--data", required=True, help="problems: file, folder or datasets name")
     parser.add_argument("--split", help="split of --data")
     parser.add_argument("--out", required=True, help="a .jsonl file")
+    parser.add_argument("--force", action="store_true", help="overwrite --out")
     args = parser.parse_args()
+    models.check_output(args.out, args.force, args.data)
     models.write_jsonl(args.out, map(verl_row, models.read_problems(args.data, args.split)))
 
 

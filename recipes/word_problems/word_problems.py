@@ -74,6 +74,13 @@ def read_equation(text):
     return tree
 
 
+def exact(text):
+    """A number as a fraction. 1e999999999 would never be done: ValueError."""
+    if "e" in text.lower():
+        raise ValueError(f"{text!r} has an exponent")
+    return Fraction(text)
+
+
 def written(x):
     """A number as it is written: a decimal, or a fraction where that has no end.
 
@@ -96,7 +103,7 @@ def work_out(tree, numbers):
     (Fraction(13000, 1), ['1500 * 8 = 12000.', '25000 - 12000 = 13000.'])
     """
     if isinstance(tree, str):
-        return Fraction(numbers[int(tree[6:])] if tree.startswith("number") else tree), []
+        return exact(numbers[int(tree[6:])] if tree.startswith("number") else tree), []
     sign, (x, steps), (y, more) = tree[0], *(work_out(part, numbers) for part in tree[1:])
     z = OPERATIONS[sign](x, y)
     return z, [*steps, *more, statement(x, sign, y, written(z))]
@@ -173,15 +180,14 @@ def side_of(question):
 
 def read_csv(path, subject):
     """-> [(question, row of a problem file)], those that are kept."""
-    rows, found = list(csv.DictReader(Path(path).read_text("utf-8-sig").splitlines())), []
+    with models.refusing(path):
+        rows, found = list(csv.DictReader(Path(path).read_text("utf-8-sig").splitlines())), []
     for place, row in enumerate(rows, 2):
-        try:
+        with models.refusing(f"{path}:{place}: no problem of this data set"):
             numbers = [n.rstrip("0").rstrip(".") if "." in n else n
                        for n in row["Numbers"].split()]
             kept = problem(f"{Path(path).stem}-{place}", subject, row["Question"], row["Equation"],
-                           numbers, Fraction(row["Answer"]))
-        except (KeyError, AttributeError, TypeError, ValueError, IndexError) as error:
-            raise InputError(f"{path}:{place}: no problem of this data set: {error!r}") from None
+                           numbers, exact(row["Answer"]))
         found += [(row["Question"], kept)] if kept else []
     print(f"{path}: kept {len(found)} of {len(rows)} (whole answer, at most two operations)")
     return found
@@ -199,9 +205,10 @@ def convert(args):
             text = re.sub(r"\W", "", one["problem"]).lower()
             sides[side] += [] if text in seen else [one]
             seen.add(text)
+    for side in sides:
+        models.check_output(Path(args.out, f"{side}.jsonl"), args.force, args.train, args.svamp)
     for side, rows in sides.items():
         path = Path(args.out, f"{side}.jsonl")
-        models.check_output(path, args.force, args.train, args.svamp)
         random.Random(side).shuffle(rows)
         models.write_jsonl(path, rows)
         print(f"{path}: {len(rows)} problems, {sum('~' in row['id'] for row in rows)} variants")
@@ -279,7 +286,10 @@ def teach(args):
     for row in models.read_problems(args.verify, samples=True):
         for answer in dict.fromkeys(map(verifier.extract_boxed, row["responses"])):
             whole = re.fullmatch(r"-?\d{1,12}", (answer or "").strip())
-            if check := whole and write(row, int(answer)):
+            where = f"{args.verify}: problem {row['id'][:80]!r}"
+            with models.refusing(f"{where}: 'equation' or 'numbers'"):
+                check = whole and write(row, int(answer))
+            if check:
                 rows.append({"id": row["id"], "problem": row["problem"], "answer": answer,
                              "kind": args.kind, "verification": check})
     models.write_jsonl(args.out, rows)
