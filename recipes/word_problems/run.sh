@@ -11,7 +11,7 @@ DATA=${DATA:-SVAMP/data/mawps-asdiv-a_svamp}
 [ -e "$DATA/train.csv" ] || {
   echo "error: no $DATA/train.csv: git clone https://github.com/arkilpatel/SVAMP, or set DATA" >&2; exit 2; }
 run=words-$(basename "$MODEL")-seed$SEED
-problems=1000 stored=256 val=100 tests=500 longest=256 epochs=1 steps=12 prompts=32 batches=8
+problems=1000 stored=256 val=64 tests=300 longest=200 epochs=1 steps=18 prompts=16 batches=8
 base=3600 least=0.1 most=0.9 most_offline=0.7       # how many problems, steps and so on
 case "${1:-}" in
   "") ;;
@@ -20,7 +20,7 @@ case "${1:-}" in
   *) echo "error: usage: [MODEL=M] [DATA=FOLDER] [SEED=N] bash $0 [--fast]" >&2; exit 2 ;;
 esac
 # For a model of 1 B parameters or more divide the learning rates by ten.
-BASE_LR=${BASE_LR:-2e-4} BI_LR=${BI_LR:-1e-4} RL_LR=${RL_LR:-3e-5}
+BASE_LR=${BASE_LR:-2e-4} BI_LR=${BI_LR:-1e-4} RL_LR=${RL_LR:-5e-5}
 EPOCHS=${EPOCHS:-$epochs} BI_EPOCHS=${BI_EPOCHS:-2} STEPS=${STEPS:-$steps}
 DTYPE=${DTYPE:-bf16} TOKENS=${TOKENS:-4096}                # padded tokens in a micro-batch: memory
 OUT=${OUT:-.}
@@ -93,7 +93,7 @@ rl=(--model "$R/bi/last" --dtype $DTYPE --max-tokens $TOKENS --lr $RL_LR --sched
 online=("${rl[@]}" --data "$R/data/train.jsonl" --samples "$R/base-train.jsonl" --max-acc $most
         --eval-data "$R/val.jsonl" --eval-every $((STEPS / 2)) --save-every 4
         --steps $STEPS --prompts-per-step $prompts --num-samples 4
-        --updates-per-rollout 2 --ratio sum --beta 0.02)
+        --updates-per-rollout 1 --ratio sum --beta 0.02)
 outcome() { $PY rl_outcome.py "${online[@]}" --out "$R/orl"; }
 process() { $PY rl_process.py "${online[@]}" --out "$R/prl" --baseline level --average batch; }
 beside outcome process
