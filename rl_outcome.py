@@ -457,7 +457,7 @@ def check_updates(updates, policy, args):
 
 # ---------------------------------------------------------------- train
 def train(args):
-    free = ["eval_data", "eval_every"]                      # what --resume may change
+    free = ["eval_data", "eval_every", "max_tokens", "rollout_rows"]    # what --resume may change
     free += ["steps"] if args.schedule == "constant" else []            # else the learning rate depends on it
     run = models.Run(args, free, ["metrics.jsonl", "samples.txt"])
     policy, tokenizer = models.load(run.last if run.state else args.model, args.device, args.dtype)

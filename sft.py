@@ -395,7 +395,7 @@ def held_out_losses(policy, examples, args):
 
 # ---------------------------------------------------------------- train
 def train(args):
-    run = models.Run(args)
+    run = models.Run(args, ["max_tokens"])
     policy, tokenizer = models.load(run.last if run.state else args.model, args.device, args.dtype)
     models.check_model(policy)
     base = models.load(args.model, args.device, args.dtype)[0].requires_grad_(False) if args.kl_coef else None
