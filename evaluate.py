@@ -51,7 +51,7 @@ def parse_args():
     p.add_argument("--metrics", action="append", default=[], metavar="NAME=FILE", help="its metrics.jsonl")
     p.add_argument("--bootstrap", type=models.number(int, 1, 10_000), default=2000, help="resamples")
     p.add_argument("--force", action="store_true", help="overwrite an earlier report")
-    return p.parse_args()
+    return p.parse_intermixed_args()                # flags may stand between the files
 
 
 @dataclass
