@@ -22,7 +22,7 @@ esac
 # For a model of 1 B parameters or more divide the learning rates by ten.
 BASE_LR=${BASE_LR:-2e-4} BI_LR=${BI_LR:-1e-4} RL_LR=${RL_LR:-5e-5}
 EPOCHS=${EPOCHS:-$epochs} BI_EPOCHS=${BI_EPOCHS:-2} STEPS=${STEPS:-$steps}
-DTYPE=${DTYPE:-bf16} TOKENS=${TOKENS:-4096}                # padded tokens in a micro-batch: memory
+DTYPE=${DTYPE:-bf16} TOKENS=${TOKENS:-2048}                # padded tokens in a micro-batch: memory
 OUT=${OUT:-.}
 R=$OUT/runs/$run results=$OUT/results/$run
 PY=${PY:-.venv/bin/python}
