@@ -296,7 +296,7 @@ def read_curves(path):
     """metrics.jsonl -> {key: [(step, value)]}."""
     rows = [row for _, row in models.read_jsonl(path, ("step",))]
     try:
-        return {k: [(1. * int(r["step"]), float(r[k])) for r in rows if r.get(k) is not None] for k in CURVES}
+        return {k: [(int(r["step"]), float(r[k])) for r in rows if r.get(k) is not None] for k in CURVES}
     except (ValueError, TypeError, OverflowError):
         raise models.InputError(f"{path}: a step or one of {', '.join(CURVES)} is not a number") from None
 

@@ -36,8 +36,8 @@ model, on a laptop CPU, to check its answers.
     bash test.sh                                        set up .venv, then all public tests (a few seconds)
     bash test.sh {first}                 the tests of one assignment
     .venv/bin/python assignments/curve.py rl_outcome    20 training steps in a world of ten tokens, seconds
-    bash run.sh --fast                                  the whole pipeline, a smoke run (about 2 minutes)
-    bash run.sh                                         the same in full (10 to 20 minutes on two cores)
+    bash run.sh --fast                                  the whole pipeline, a smoke run
+    bash run.sh                                         the same in full (18 minutes on two busy cores)
 
 | # | handout | write |
 | --- | --- | --- |
