@@ -136,7 +136,10 @@ def test_sides(convert):
             for i, (a, b) in enumerate((a, b) for a in "abcdefghij" for b in "klmnopqrst")]
     again = [[row[0].lower().replace(" ?", "?"), "40.0 2.0", row[2], 42.0] for row in rows]
     sides = convert(rows + again + rows, [["Sue has number0 . And number1 ?", "5 7", "+ number0 number1", 12.0]],
-                    "--variants", "2")
+                    "--variants", "2", "--drills", "3")
+    drills = [row for row in sides["base"] if row["subject"] == "drill"]
+    assert len(drills) == 3 and not any(row["subject"] == "drill" for row in sides["train"] + sides["val"])
+    sides["base"] = [row for row in sides["base"] if row["subject"] != "drill"]
     text = {side: {re.sub(r"\d+", "", row["problem"]).lower() for row in sides[side]} for side in sides}
     assert all(not text[a] & text[b] for a in text for b in text if a < b)
     problems = [row["problem"] for side in sides.values() for row in side]
@@ -146,6 +149,22 @@ def test_sides(convert):
     for side in ("test", "val"):
         kept = {r["problem"] for r in sides[side] if int(r["id"][6:]) < 52}
         assert {r["problem"] for r in fewer[side]} == kept
+
+
+def test_drills_are_true(words):
+    signs = []
+    for place in range(200):
+        row = words.drill(place)
+        sums = row["problem"].removeprefix("Work out: ").removesuffix(".").split(", ")
+        *steps, box = row["solution"].split(". ")
+        assert len(sums) == len(steps) == 12 and box == f"\\boxed{{{row['answer']}}}"
+        for asked, step in zip(sums, steps):
+            x, sign, y = asked.split()
+            value = eval(asked) if sign != "/" else Fraction(int(x), int(y))
+            assert value >= 0 and step == f"{asked} = {value}"
+            signs.append(sign)
+        assert step.endswith(f"= {row['answer']}")
+    assert {sign: round(5 * signs.count(sign) / len(signs)) for sign in "+-*/"} == {"+": 1, "-": 2, "*": 1, "/": 1}
 
 
 def test_variants_keep_text_and_equation(words):
@@ -288,8 +307,8 @@ def test_teacher_writes_a_check_for_each_whole_answer(words, tmp_path):
 
 # ---------------------------------------------------------------- the recipe
 
-SIZES = {"EPOCHS": "40", "BI_EPOCHS": "60", "BASE_LR": "1e-2", "BI_LR": "1e-2", "RL_LR": "1e-4", "DTYPE": "fp32", "TOKENS": "16384",
-         "OMP_NUM_THREADS": "1"}
+SIZES = {"EPOCHS": "40", "BI_EPOCHS": "60", "BASE_LR": "1e-2", "BI_LR": "1e-2", "RL_LR": "1e-4", "DTYPE": "fp32",
+         "DRILLS": "9", "TOKENS": "16384", "OMP_NUM_THREADS": "1"}
 
 
 def test_stages_0_and_1_on_a_tiny_model(words, repo, data, tiny_qwen2, tmp_path, monkeypatch):
@@ -301,7 +320,8 @@ def test_stages_0_and_1_on_a_tiny_model(words, repo, data, tiny_qwen2, tmp_path,
         runpy.run_path(str(repo / name), run_name="__main__")
 
     recipe = "recipes/word_problems/word_problems.py"
-    script(recipe, "--train", data / "train.csv", "--svamp", data / "dev.csv", "--out", tmp_path, "--variants", 1)
+    script(recipe, "--train", data / "train.csv", "--svamp", data / "dev.csv", "--out", tmp_path, "--variants", 1,
+           "--drills", 9)
     script("sft.py", "build", "--original-solutions", "--samples", tmp_path / "base.jsonl",
            "--out", tmp_path / "o.jsonl")
     script("sft.py", "train", "--model", tiny_qwen2, "--data", tmp_path / "o.jsonl", "--out", tmp_path / "base",

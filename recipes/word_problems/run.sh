@@ -12,7 +12,7 @@ DATA=${DATA:-SVAMP/data/mawps-asdiv-a_svamp}
   echo "error: no $DATA/train.csv: git clone https://github.com/arkilpatel/SVAMP, or set DATA" >&2; exit 2; }
 run=words-$(basename "$MODEL")-seed$SEED
 problems=1000 stored=256 val=64 tests=300 longest=200 epochs=1 steps=18 prompts=16 batches=8
-base=3600 least=0.1 most=0.9 most_offline=0.7       # how many problems, steps and so on
+base=4800 least=0.1 most=0.9 most_offline=0.7       # how many problems, steps and so on
 case "${1:-}" in
   "") ;;
   --fast) run=fast-$run base=400 problems=100 stored=32 val=16 tests=16 longest=128
@@ -22,6 +22,7 @@ esac
 # For a model of 1 B parameters or more divide the learning rates by ten.
 BASE_LR=${BASE_LR:-2e-4} BI_LR=${BI_LR:-1e-4} RL_LR=${RL_LR:-5e-5}
 EPOCHS=${EPOCHS:-$epochs} BI_EPOCHS=${BI_EPOCHS:-2} STEPS=${STEPS:-$steps}
+DRILLS=${DRILLS:-1800}                                     # a dozen sums each, for the base
 DTYPE=${DTYPE:-bf16} TOKENS=${TOKENS:-2048}                # padded tokens in a micro-batch: memory
 OUT=${OUT:-.}
 R=$OUT/runs/$run results=$OUT/results/$run
@@ -61,7 +62,8 @@ beside() {                             # beside A B: two functions at a time, ea
 export OMP_NUM_THREADS=$threads
 
 stage "Problems"
-once "$R/val.jsonl" words --train "$DATA/train.csv" --svamp "$DATA/dev.csv" --out "$R/data" --force
+once "$R/val.jsonl" words --train "$DATA/train.csv" --svamp "$DATA/dev.csv" --out "$R/data" --force \
+  --drills $DRILLS
 head -n $base "$R/data/base.jsonl" > "$R/base-problems.jsonl"
 head -n $val "$R/data/val.jsonl" > "$R/val.jsonl"
 
