@@ -110,9 +110,10 @@ def make(out, numbers, teacher=False):
     files, out = sources(), Path(out)
     written = files if teacher else blank(files, numbers)
     first = f"assignments/test_{next((n for n in numbers if n in GRADED), 1):02d}.py"
-    commands = (ROOT / "test.sh").read_text(encoding="utf-8").partition("set -euo")
+    commands = (ROOT / "test.sh").read_text(encoding="utf-8").partition("if [ $# -gt 0 ]")[0]
+    commands = commands[commands.index("set -euo"):] + 'exec .venv/bin/python -m pytest "$@"\n'
     pages = {"README.md": student_readme(numbers, files, first), "pytest.ini": PYTEST,
-             "test.sh": TEST_HEADER.format(first=first) + commands[1] + commands[2],
+             "test.sh": TEST_HEADER.format(first=first) + commands,
              ".gitignore": ".venv/\n__pycache__/\n.pytest_cache/\nruns/\nresults/\n"}
     for n in numbers:
         pages[f"assignments/{n:02d}-{ASSIGNMENTS[n].name}.md"] = handout(n, teacher)
