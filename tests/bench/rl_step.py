@@ -27,13 +27,14 @@ args = parser.parse_args()
 os.environ["OMP_NUM_THREADS"] = str(args.threads)
 os.environ["HF_HUB_OFFLINE"] = "1"
 REPO = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPO))
+sys.path[:0] = [str(REPO), str(REPO / "toy_base")]
 
 import torch  # noqa: E402
 
 import rl_outcome  # noqa: E402
 import rl_process  # noqa: E402
 import toy  # noqa: E402
+import train_base  # noqa: E402
 import verifier  # noqa: E402
 
 torch.set_num_threads(args.threads)
@@ -98,10 +99,10 @@ def trl_rloo(folder, problems, out):
 
 
 def main():
-    tokenizer = toy.build_tokenizer()
+    tokenizer = train_base.build_tokenizer()
     torch.manual_seed(0)
-    net = toy.build_model(tokenizer)
-    problems = toy.problems(400, 0, False)
+    net = train_base.build_model(tokenizer)
+    problems = toy.problems(400, 0, "train")
     sides = {"rl_outcome": lambda out: ours(rl_outcome, folder, data, out),
              "rl_process": lambda out: ours(rl_process, folder, data, out)}
     if not args.skip_trl:
