@@ -70,11 +70,10 @@ def start_runner(spec):
     """runner.py with a bare environment; it reads what to do from its standard input."""
     home = tempfile.gettempdir()
     env = {"PATH": "/usr/bin:/bin", "HOME": home, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-           "TOKENIZERS_PARALLELISM": "false", "MKL_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-I", "-B", str(COURSE / "runner.py")], env=env, cwd="/",
-        text=True,
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+           "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-I", "-B", str(COURSE / "runner.py")]
+    process = subprocess.Popen(command, env=env, cwd="/", text=True, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, start_new_session=True)
     process.stdin.write(json.dumps(spec))
     process.stdin.close()
     return process
@@ -172,14 +171,14 @@ def write_results(folder, results):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("folder", help="a student's folder, made by make.py and worked on")
     parser.add_argument("--assignments", type=int, nargs="+", choices=GRADED, metavar="N", default=GRADED,
                         help="1 to 12 (all); 13 and 14 are reports, marked by hand")
-    parser.add_argument("--seconds", type=float, default=4.0, help="processor time of a test (4); twice "
-        "that for "
-                        "an assignment's tests together, so that hanging hand-ins end too")
+    parser.add_argument("--seconds", type=float, default=4.0,
+                        help="processor time of a test (4); twice that for an assignment's tests "
+                             "together, so that hanging hand-ins end too")
     parser.add_argument("--public", action="store_true", help="without the hidden tests")
     args = parser.parse_args()
     if not Path(args.folder).is_dir():
@@ -192,8 +191,8 @@ def main():
         print(f"error: {args.folder}/results.json cannot be written: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     most = sum(e["max_score"] for e in results["tests"])
-    print(f"    total              {results['score']:3d} / {most}   ({results['execution_time']} s), see "
-        f"results.json")
+    print(f"    total              {results['score']:3d} / {most}   ({results['execution_time']} s), "
+          "see results.json")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ from textwrap import dedent
 from catalogue import COURSE, ROOT, definitions, sources
 
 RL = ("--steps 20 --eval-every 20 --prompts-per-step 16 --num-samples 4 --updates-per-rollout 1 --ratio sum "
-    "--lr 1e-4 "
-      "--schedule linear --warmup 2 --beta 0.05 --temperature 0.7 --max-new-tokens 300 --max-tokens 4096 "
-      "--save-every 99")
+      "--lr 1e-4 --schedule linear --warmup 2 --beta 0.05 --temperature 0.7 "
+      "--max-new-tokens 300 --max-tokens 4096 --save-every 99")
 SFT = "--lr 2e-4 --kl-coef 0.1 --schedule linear --epochs 1 --kl-on first --eval-every 20 --save-every 99"
 HOT = "--updates-per-rollout 8"
 NO_BASELINE = {"leave_one_out": "def leave_one_out(rewards):\n    return torch.zeros_like(rewards)\n"}
@@ -52,11 +51,11 @@ SCORE_HEAD = """
         t.reward = 1 if solves(t)[-1] and t.finished else -1
         judged = [r for a, r in zip(t.actions, t.rewards) if a.type == "verify"]
 """
-PROGRESS = {"score": SCORE_HEAD + "        t.reward += 1.0 * (solves(t)[-1] - solves(t)[0])\n        "
-"return t\n"}
+PROGRESS = {"score": SCORE_HEAD + "        t.reward += 1.0 * (solves(t)[-1] - solves(t)[0])\n"
+            "        return t\n"}
 HACKED = {"score": SCORE_HEAD + "        t.reward += 3 * sum(judged)\n        return t\n"}
-CURED = {"score": SCORE_HEAD + "        t.reward += 3 * sum(judged) / max(1, len(judged))\n        "
-    "return t\n"}
+CURED = {"score": SCORE_HEAD + "        t.reward += 3 * sum(judged) / max(1, len(judged))\n"
+         "        return t\n"}
 # name: (script, changed functions, flags, seeds)
 RUNS = {
     "rloo": ("rl_outcome", {}, "", 3),
