@@ -104,7 +104,7 @@ def repo():
 @pytest.fixture
 def run_script(tmp_path):
     """run_script("sample.py", "--model", ...) -> finished process, run in tmp_path on one thread."""
-    def run(script, *argv, timeout=300, **options):
+    def run(script, *argv, timeout=3600, **options):
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.run([sys.executable, str(REPO / script), *map(str, argv)], cwd=tmp_path, env=env,
                               capture_output=True, text=True, timeout=timeout, **options)
