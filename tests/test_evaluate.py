@@ -273,6 +273,7 @@ def test_majority():
     assert evaluate.majority([True, "7", None, None, None]) == 0.5    # no answer does not vote
     assert evaluate.majority([True, True, "7"]) == 1
     assert evaluate.majority([None]) == 0
+    assert evaluate.majority([True, "7", "8"]) == pytest.approx(1 / 3)          # three share the point
 
 
 def test_several_responses_by_hand():
@@ -839,6 +840,7 @@ def test_over_seeds_without_bi_or_any_other(reports, run):
     {"models": {"BI": {"VA": 5}}}, {"models": {"BI": {"VA": {"low": 1}}}}, {"levels": 5}, {"models": {}},
     {"models": {"BI": {"VA": {"value": "text"}}}}, {"models": {"BI": {"VA": {"value": [1, 2]}}}},
     {"models": {"BI": {"VA": {"value": {}}}}}, {"models": {"BI": {"VA": {"value": 10 ** 400}}}}, {"differences": []},
+    {"problems": 13}, {"against": "base"}, {"levels": ["1"]},
 ])
 def test_what_is_no_report_is_one_line(reports, run, tmp_path, content):
     if isinstance(content, dict):

@@ -107,6 +107,16 @@ def test_stop_ids_start_with_the_templates_end_of_turn(tiny_qwen2, tiny_llama):
     assert M.stop_ids(*M.load(tiny_llama)) == [2]
 
 
+def test_plain_text_behind_the_answer_ends_no_response(tiny_qwen2):
+    """A word that the template writes there is in every text; of two markers the first is `<end>`."""
+    model, tokenizer = M.load(tiny_qwen2)
+    turn, text = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} Next{% endfor %}"
+    assert M.stop_ids(model, tokenizer) == [turn, text]
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}<|endoftext|><|im_end|>{% endfor %}"
+    assert M.stop_ids(model, tokenizer) == [text, turn]
+
+
 def test_prompts_render_the_template_or_plain_text(tiny_qwen2, tiny_llama):
     tokenizer = M.load(tiny_qwen2)[1]
     assert tokenizer.decode(M.prompt_ids(tokenizer, "1+1?")) == (
@@ -180,6 +190,11 @@ def test_other_fields_stay_and_ids_are_strings(tmp_path):
     assert rows[1]["id"] == "x/1" and rows[1]["solution"] == "w #### 2"
 
 
+def test_every_name_of_an_id_is_taken_and_0_is_one(tmp_path):
+    rows = [{**GOOD, "id": 9}, {**GOOD, "idx": 0}, {**GOOD, "index": 8}, {**GOOD, "id": None}]
+    assert [r["id"] for r in M.read_problems(write(tmp_path / "a.jsonl", *rows))] == ["9", "0", "8", "3"]
+
+
 def test_json_list_folder_split_and_limit(tmp_path):
     rows = [{"problem": f"p{i}", "answer": str(i)} for i in range(3)]
     (tmp_path / "test.json").write_text(json.dumps(rows))
@@ -188,6 +203,9 @@ def test_json_list_folder_split_and_limit(tmp_path):
     assert len(M.read_problems(tmp_path / "test.json", limit=2)) == 2
     (tmp_path / "bad.json").write_text('[{"problem": "p", "answer": "1"},\n 3]')
     with pytest.raises(M.InputError, match="bad.json:2: not a JSON object"):
+        M.read_problems(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text('[{"problem": "p",\n "answer": "1"},\n oops]')
+    with pytest.raises(M.InputError, match="bad.json:3: not JSON"):
         M.read_problems(tmp_path / "bad.json")
 
 
@@ -265,6 +283,14 @@ def test_read_jsonl_requires_fields_and_round_trips(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes(b'{"a": "\xe9"}\n')
     with pytest.raises(M.InputError, match="utf-8"):
         M.read_jsonl(tmp_path / "latin.jsonl")
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    """JSON may hold U+2028 and U+0085 as they are; str.splitlines would cut there."""
+    rows = [{"problem": "a\u2028b\x85c", "answer": "1"}, {"problem": "d", "answer": "2"}]
+    M.write_jsonl(tmp_path / "a.jsonl", rows)
+    found = M.read_jsonl(tmp_path / "a.jsonl")
+    assert found == [(f"{tmp_path}/a.jsonl:{i}", row) for i, row in enumerate(rows, 1)]
 
 
 def test_datasets_names(monkeypatch):
@@ -536,3 +562,58 @@ def test_best_is_written_for_a_better_score_only(tmp_path, tiny_llama, monkeypat
     for score in (None, 0.5, 0.5, 0.4, None, 0.6):
         run.save_best(score, None, None)
     assert written == ["best", "best"] and run.best == 0.6
+
+
+def test_force_throws_the_best_of_the_old_run_away_and_resume_keeps_it(tmp_path, tiny_llama):
+    out = tmp_path / "run"
+    go(run_args(out), tiny_llama)
+    write(out / "best" / "config.json", {})
+    M.Run(run_args(out, resume=True)).begin()
+    assert (out / "best" / "config.json").exists()
+    M.Run(run_args(out, force=True)).begin()
+    assert not (out / "best").exists() and not (out / "last").exists()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path):
+    import signal
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        run = M.Run(run_args(tmp_path / "run"))
+        run.begin()
+        signal.raise_signal(signal.SIGINT)
+        assert run.stopped
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def test_a_step_by_hand():
+    """Gradient (3, 4) of norm 5 is clipped to 1; the learning rate is the step's: 0.5 (0.6, 0.8) off."""
+    model = torch.nn.Linear(2, 1, bias=False)
+    model.weight.data = torch.tensor([[1.0, 2.0]])
+    model.weight.grad = torch.tensor([[3.0, 4.0]])
+    assert M.optimizer_step(model, torch.optim.SGD(model.parameters(), lr=9.0), 0.5, 1.0) == 5
+    assert torch.allclose(model.weight, torch.tensor([[0.7, 1.6]])) and model.weight.grad is None
+    model.weight.grad = torch.tensor([[0.3, 0.4]])              # of norm 1/2: not touched
+    M.optimizer_step(model, torch.optim.SGD(model.parameters(), lr=9.0), 1.0, 1.0)
+    assert torch.allclose(model.weight, torch.tensor([[0.4, 1.2]]))
+
+
+def test_weights_do_not_decay(tiny_llama):
+    model, _, optimizer = small(tiny_llama)
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    M.optimizer_step(model, optimizer, 1.0, 1.0)
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("dtype, on_host", [("fp32", True), ("bf16", False)])
+def test_gradients_of_several_backward_passes_add_up_on_the_copies(tiny_llama, dtype, on_host):
+    model, _ = M.load(tiny_llama, "cpu", dtype)
+    copies = M.make_optimizer(model, 1e-3, on_host).param_groups[0]["params"]
+    for factor in (1, 2):
+        (factor * model.lm_head.weight.sum()).backward()
+    found = [w.grad for w in copies if w.grad is not None]
+    assert len(found) == 1 and bool((found[0] == 3).all()) and model.lm_head.weight.grad is None

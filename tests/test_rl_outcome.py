@@ -712,3 +712,162 @@ def test_ctrl_c_leaves_no_extra_evaluation(chain, problems, tmp_path, monkeypatc
             assert texts[0].read_text() == texts[1].read_text()
         else:
             assert untimed(read(texts[0])) == untimed(read(texts[1]))
+
+
+def test_bins_are_tenths_and_end_below_the_next():
+    """3/8 lies in the bin of 0.3, not in that of 0.4."""
+    data = [rl.Trajectory({"accuracy": accuracy}, [1], [1], True, reward=reward)
+            for accuracy, reward in ((.375, 1), (.4, -1), (.3, -1))]
+    rl.set_bin_baselines(data)
+    assert [t.baseline for t in data] == [0, -1, 0]
+
+
+def test_a_bf16_policy_draws_from_float32_logits(tiny_qwen2):
+    """The t-th of 2,000 first tokens inverts the float32 CDF; bf16 logits would move a few of them."""
+    policy, _ = models.load(tiny_qwen2, dtype="bf16")
+    uniforms = (torch.arange(2000, dtype=torch.float64) + 0.5)[:, None] / 2000
+    found = [ids[0] for ids in rl.rollout(policy, [[5, 9, 200, 31]], 2000, [-5], 0.7, uniforms)]
+    with torch.no_grad():
+        hidden = policy.get_decoder()(input_ids=torch.tensor([[5, 9, 200, 31]])).last_hidden_state[0, -1]
+        probs = (hidden.double() @ policy.get_output_embeddings().weight.double().T / 0.7).softmax(-1)
+    wanted = torch.searchsorted(probs.cumsum(0), uniforms[:, 0])
+    assert len(set(found)) > 20 and sum(a != b for a, b in zip(found, wanted.tolist())) <= 2
+
+
+def test_every_response_belongs_to_its_problem(chain):
+    """Two responses to each of three problems, side by side; each is scored with its own gold answer."""
+    policy, tokenizer = models.load(chain)
+    args = argparse.Namespace(rollout_rows=99, max_new_tokens=20, seed=0, end_token="verify")
+    problems = [{"id": i, "problem": text, "answer": i}
+                for i, text in (("1", "Q"), ("2", RETRY.strip()), ("3", "Q"))]
+    found = rl.sample_trajectories(policy, tokenizer, problems, 2, 0.7, args, 1)
+    assert [t.problem["id"] for t in found] == ["1", "1", "2", "2", "3", "3"]
+    assert all(t.prompt == models.prompt_ids(tokenizer, t.problem["problem"]) for t in found)
+    for t in found:
+        assert rl.solves(t) == [i == ONE and t.problem["id"] == "1" or i == TWO and t.problem["id"] == "2"
+                                for i in t.ids if i in (ONE, TWO)]
+
+
+def test_an_evaluation_is_greedy(tmp_path, problems):
+    """The likelier first answer, 0.6, is given every time."""
+    path = save_chain(tmp_path / "model", {**TABLE, 2: {ONE: .6, TWO: .4}})
+    args = rl.parse_args(flags(path, problems, "unused"))
+    found = rl.evaluate(*models.load(path), models.read_problems(problems), args)
+    assert found["eval_first_accuracy"] == 1 and rl.evaluate(*models.load(path), [], args) == {}
+
+
+def test_accuracy_of_a_stored_problem_is_that_of_last_solutions(tmp_path):
+    row = {"problem": "Q", "answer": "1", "responses": [S2 + NO + RETRY + S1 + OK, S1 + NO + RETRY + S2 + OK,
+                                                        S2 + NO + RETRY + S1 + OK]}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    row, = rl.read_samples(tmp_path / "s.jsonl", argparse.Namespace(min_acc=0, max_acc=1))
+    assert row["accuracy"] == 2 / 3
+
+
+def test_a_response_of_just_max_new_tokens_is_not_too_long():
+    t = scored(S1 + OK)                                         # two ids
+    assert [rl.rejected(t, argparse.Namespace(max_new_tokens=n)) for n in (1, 2)] == ["too long", None]
+
+
+def test_a_held_out_problem_that_does_not_fit_is_refused(chain, problems, tmp_path):
+    (tmp_path / "p.jsonl").write_text(json.dumps({"problem": "\\boxed{1}" * 256, "answer": "1"}) + "\n")
+    with pytest.raises(models.InputError, match="a prompt of 256 tokens fills"):
+        run(*flags(chain, problems, tmp_path / "run", "--eval-data", tmp_path / "p.jsonl"))
+
+
+def test_statistics_by_hand():
+    """Two responses of 2 and 4 tokens, log pi - log pi_ref 0.5 a token; two updates; 1, 2 and 4 seconds."""
+    batch, tenth = pair(), torch.tensor([1.0, 1.1])
+    updates = [{"ratio": tenth, "loss": 1.0, "norm": 3.0, "skipped": False},
+               {"ratio": tenth + 0.2, "loss": 2.0, "norm": 4.0, "skipped": True}]
+    found = rl.statistics(batch, updates, [10, 11, 13, 17], argparse.Namespace(clip=0.25, offline=None))
+    assert {k: found[k] for k in found if k != "peak_gb"} == pytest.approx({
+        "reward": 0, "entropy": 1, "kl": (1 + 2) / 2, "ratio_mean": 1.15, "ratio_max": 1.3,
+        "clip_share": 1 / 4, "loss": 1.5, "grad_norm": 3.5, "skipped": 1, "seconds": 7, "seconds_rollout": 1,
+        "seconds_logprobs": 2, "seconds_update": 4, "rollout_tokens_per_s": 6, "update_tokens_per_s": 6 / 4})
+
+
+@pytest.mark.parametrize("max_tokens", [1, 40, 10 ** 6])
+def test_the_loss_of_an_update_is_that_of_all_its_parts(tiny_qwen2, max_tokens):
+    """The ratio is 1, so it is minus the mean advantage: -(1.5 - 0.5 + 0.7 - 2) / 4."""
+    policy, batch = random_trajectories(tiny_qwen2)
+    args = update_args(max_tokens=max_tokens)
+    rl.set_logprobs(policy, None, [batch], args)
+    found = rl.update(policy, adam(policy, args)[0], batch, 1e-3, args)
+    assert found["loss"] == pytest.approx(0.3 / 4, abs=1e-6)
+
+
+def test_one_bad_update_of_several_is_skipped_and_a_ratio_off_1_is_refused(chain):
+    policy, args = models.load(chain)[0], argparse.Namespace(out="run", offline=None)
+
+    def check(ratio, *skipped, **more):
+        rl.check_updates([{"skipped": s, "ratio": torch.tensor([1.0, ratio])} for s in skipped], policy,
+                         argparse.Namespace(**{**vars(args), **more}))
+
+    check(1.0, True, False)
+    with pytest.raises(models.InputError, match="not finite"):
+        check(1.0, True, True)
+    for ratio in (1.01, 0.99):
+        with pytest.raises(models.InputError, match="the first ratio is off by 0.01"):
+            check(ratio, False)
+    check(1.5, False, offline="s.jsonl")                        # pi_old is another model there
+
+
+def test_the_order_of_an_epoch_depends_on_the_seed():
+    assert rl.take(list(range(20)), 20, 1, seed=0) != rl.take(list(range(20)), 20, 1, seed=1)
+
+
+def test_offline_needs_the_reference_without_a_kl_term_too(chain, tmp_path):
+    """One update a step: were pi_old the policy itself, every ratio would be 1."""
+    run("--model", chain, "--offline", write_samples(tmp_path / "s.jsonl"), "--out", tmp_path / "run",
+        "--beta", 0, "--steps", 2, "--lr", 1e-2, "--prompts-per-step", 2, "--updates-per-rollout", 1,
+        "--warmup", 0)
+    first, second = [row["ratio_max"] for row in read(tmp_path / "run" / "metrics.jsonl")[1:]]
+    assert first == 1 and second > 1.001
+
+
+def test_a_run_by_its_log(chain, problems, tmp_path):
+    """Three steps, linear from 0.01; evaluated at 0, 2 and the last; --resume takes no other method."""
+    argv = flags(chain, problems, tmp_path / "run", "--eval-data", problems, "--schedule", "linear", steps=3)
+    run(*argv)
+    rows = read(tmp_path / "run" / "metrics.jsonl")
+    assert [row["lr"] for row in rows[1:]] == pytest.approx([0.01, 0.02 / 3, 0.01 / 3])
+    assert [row["step"] for row in rows if "eval_accuracy" in row] == [0, 2, 3]
+    assert (tmp_path / "run" / "samples.txt").read_text().count("== step 3, problem") == 2
+    for name, value in {"model": tmp_path, "data": "x", "lr": 1, "temperature": 1, "clip": 0.1, "steps": 9,
+                        "ratio": "sum", "prompts-per-step": 7, "num-samples": 5, "max-new-tokens": 9,
+                        "updates-per-rollout": 3, "seed": 9, "warmup": 9, "max-grad-norm": 9,
+                        "dtype": "bf16"}.items():
+        with pytest.raises(models.InputError, match=f"another --{name} than"):
+            run(*argv, "--resume", f"--{name}", value)
+    run(*argv, "--resume", "--eval-every", 9, "--max-tokens", 999, "--rollout-rows", 9, "--save-every", 9)
+
+
+def test_minibatches_are_a_new_deal_of_every_rollout(chain, problems, tmp_path, monkeypatch):
+    """Each response is in one of the two, and not all samples of a problem are in the same one."""
+    real, seen = rl.update, []
+    monkeypatch.setattr(rl, "update", lambda policy, optimizer, batch, *rest: seen.append(
+        [t.problem["id"] for t in batch]) or real(policy, optimizer, batch, *rest))
+    run(*flags(chain, problems, tmp_path / "run", steps=2))     # 12 problems, 6 a step, 4 samples of each
+    assert [len(part) for part in seen] == [12] * 4
+    for first, second in (seen[:2], seen[2:]):
+        assert {i: (first + second).count(i) for i in first + second} == dict.fromkeys(first + second, 4)
+        assert len(set(first) & set(second)) > 0
+
+
+def test_a_stored_response_may_end_at_the_last_position(chain, tmp_path):
+    row = {"problem": "Q", "answer": "1", "responses": [S1 + OK, S2 + OK], "finished": [True] * 2}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    args = rl.parse_args(["--model", chain, "--offline", str(tmp_path / "s.jsonl"), "--out", "r"])
+    policy, tokenizer = models.load(chain)
+    size = len(rl.read_offline(policy, tokenizer, args)[0])
+    for end, kept in ((size, 2), (size - 1, 0)):
+        policy.config.max_position_embeddings = end
+        assert len(rl.read_offline(policy, tokenizer, args)) == kept
+
+
+def test_without_a_reference_the_policy_is_its_own(chain):
+    """--beta 0: the KL that is logged is 0, and nothing is subtracted."""
+    policy, batch = models.load(chain)[0], [rl.Trajectory({}, [2], [ONE, WAIT, RIGHT, END], True)]
+    rl.set_logprobs(policy, None, [batch], update_args())
+    assert torch.equal(batch[0].logp_ref, batch[0].logp) and torch.equal(batch[0].logp_old, batch[0].logp)

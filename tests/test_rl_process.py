@@ -322,3 +322,42 @@ def test_the_table_of_contexts_prints_through_a_method():
     table.update([(), (-1,)], [1, -1])
     table.update([()], [-1])
     assert table.report(1).split() == ["()", "2", "+0.000"] and len(table.report().splitlines()) == 2
+
+
+def test_bins_end_below_the_next(batch):
+    c = batch()[2]
+    c.problem["accuracy"] = 0.875
+    assert rl.groups(c, "bin-position") == [(8, 0), (8, 1)]
+
+
+def test_offline_needs_the_reference_without_a_kl_term_too(chain, tmp_path):
+    run("--model", chain, "--offline", write_samples(tmp_path / "s.jsonl"), "--out", tmp_path / "run",
+        "--beta", 0, "--steps", 2, "--lr", 1e-2, "--prompts-per-step", 2, "--updates-per-rollout", 1,
+        "--warmup", 0)
+    first, second = [row["ratio_max"] for row in read(tmp_path / "run" / "metrics.jsonl")[1:]]
+    assert first == 1 and second > 1.001
+
+
+def test_a_run_by_its_log(chain, problems, tmp_path):
+    """Three steps, linear from 0.01; evaluated at 0, 2 and the last; --resume takes no other method."""
+    argv = flags(chain, problems, tmp_path / "run", "--eval-data", problems, "--schedule", "linear", steps=3)
+    run(*argv)
+    rows = read(tmp_path / "run" / "metrics.jsonl")
+    assert [row["lr"] for row in rows[1:]] == pytest.approx([0.01, 0.02 / 3, 0.01 / 3])
+    assert [row["step"] for row in rows if "eval_accuracy" in row] == [0, 2, 3]
+    for name, value in {"lr": 1, "temperature": 1, "baseline": "batch", "end-token": "own",
+                        "average": "batch", "steps": 9}.items():
+        with pytest.raises(models.InputError, match=f"another --{name} than"):
+            run(*argv, "--resume", f"--{name}", value)
+
+
+def test_minibatches_are_a_new_deal_of_every_rollout(chain, problems, tmp_path, monkeypatch):
+    """Each response is in one of the two, and not all samples of a problem are in the same one."""
+    real, seen = rl.update, []
+    monkeypatch.setattr(rl, "update", lambda policy, optimizer, batch, *rest: seen.append(
+        [t.problem["id"] for t in batch]) or real(policy, optimizer, batch, *rest))
+    run(*flags(chain, problems, tmp_path / "run", steps=2))     # 12 problems, 6 a step, 4 samples of each
+    assert [len(part) for part in seen] == [12] * 4
+    for first, second in (seen[:2], seen[2:]):
+        assert {i: (first + second).count(i) for i in first + second} == dict.fromkeys(first + second, 4)
+        assert len(set(first) & set(second)) > 0

@@ -554,7 +554,7 @@ def test_only_the_missing_requests_are_sampled_again(tmp_path, problems, engine,
 
 
 def test_finished_runs_are_not_overwritten(tmp_path, problems, engine, monkeypatch):
-    out = tmp_path / "x.jsonl"
+    out, other = tmp_path / "x.jsonl", write(tmp_path / "other.jsonl", PROBLEMS)
     flags = ["--model", "m", "--data", problems, "--out", out]
     call(monkeypatch, *flags)
     first = out.read_bytes()
@@ -562,7 +562,10 @@ def test_finished_runs_are_not_overwritten(tmp_path, problems, engine, monkeypat
     with pytest.raises(models.InputError, match="--resume continues it, --force starts it again"):
         call(monkeypatch, *flags)
     for changes, said in ((["--seed", 1], "seed 0"), (["--max-new-tokens", 5], "max_new_tokens 8000"),
-                          (["--num-samples", 2], "num_samples 1"), (["--dtype", "bf16"], "dtype 'auto'")):
+                          (["--num-samples", 2], "num_samples 1"), (["--dtype", "bf16"], "dtype 'auto'"),
+                          (["--temperature", 1], "temperature 0"), (["--model", "n"], "model 'm'"),
+                          (["--data", other], "data '.*problems.jsonl'"), (["--split", "x"], "split None"),
+                          (["--skip-ungradable"], "skip_ungradable False")):
         with pytest.raises(models.InputError, match=f"was begun with {said}"):
             call(monkeypatch, *flags, "--resume", *changes)
     call(monkeypatch, *flags, "--resume", "--batch-size", 3)
@@ -646,6 +649,28 @@ def test_verify_asks_once_for_every_distinct_answer(tmp_path, engine, samples, m
     write(out, [{k: v for k, v in row.items() if k != "verification"} for row in rows])
     with pytest.raises(models.InputError, match="v.jsonl:1: missing, broken or not of this run"):
         call(monkeypatch, *flags, "--resume")
+
+
+def test_what_the_model_is_asked(samples):
+    """A check sees the problem and the answer to check, which may be wrong, never the gold one."""
+    def asked(*flags):
+        argv = ["--model", "m", "--data", str(samples), "--out", "x", *flags]
+        return [(r.system, r.user, r.gold) for r in sample.load_requests(sample.parse_args(argv))]
+
+    assert asked()[:2] == [(models.SYSTEM_PROMPT, "1+1?", "2"), (models.SYSTEM_PROMPT, "2+2?", "4")]
+    text = "Problem:\n{}\n\nYour earlier answer: {}\n\nCheck this answer."
+    assert asked("--verify") == [(sample.VERIFY_SYSTEM, text.format(*pair), None)
+                                 for pair in (("1+1?", "2"), ("1+1?", "3"), ("3+3?", "3"))]
+
+
+def test_the_split_is_that_of_the_flag(tmp_path, monkeypatch):
+    import datasets
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for name, rows in (("train", PROBLEMS[:2]), ("test", PROBLEMS[2:5])):
+        write(tmp_path / "data" / f"{name}.jsonl", rows)
+    argv = ["--model", "m", "--data", str(tmp_path / "data"), "--split", "test", "--out", "x"]
+    args = sample.parse_args(argv)
+    assert [r.user for r in sample.load_requests(args)] == [p["problem"] for p in PROBLEMS[2:5]]
 
 
 def test_without_an_answer_there_is_nothing_to_check(tmp_path, engine, monkeypatch):

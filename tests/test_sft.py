@@ -303,6 +303,45 @@ def test_build(built):
     assert again == rows and other != rows and "hard" not in other
 
 
+def test_rounds_forgive_the_rounding_of_a_share():
+    assert 1 - 7 / 10 > 0.3 and sft.rounds(1 - 7 / 10, [0, 0.3, 1]) == 2
+
+
+def build_args(**more):
+    return SimpleNamespace(**{"seed": 0, "original_solutions": False, "wrong_share": [0, 0.2, 0.6, 1],
+                              "keep": [1] * 4, "max_chars": 24000, **more})
+
+
+def test_attempts_are_drawn_with_the_seed():
+    """k = 3 of 6, 7, 8 wrong and two texts right: two wrong ones in either order, and either right one."""
+    row = sample("p", "5", ["6", "7", "8", "5", "5"])
+    row["responses"][4] = "So \\boxed{5}"
+    checks = {("p", a): [f"Look. {YES if a == '5' else NO}"] for a in "5678"}
+    drawn = []
+    for seed in range(40):
+        actions, _ = sft.build_actions(row, [False] * 3 + [True] * 2, checks, build_args(seed=seed))
+        drawn.append((answers_of({"actions": actions})[:2], "So" in actions[-2]["text"]))
+    assert len({tuple(wrong) for wrong, _ in drawn}) == 6 and {last for _, last in drawn} == {True, False}
+
+
+def test_a_response_may_have_max_chars_characters():
+    row, checks = sample("p", "5", ["5"] * 5), {("p", "5"): [f"Look. {YES}"]}
+    actions, _ = sft.build_actions(row, [True] * 5, checks, build_args())
+    size = sum(len(a["text"]) for a in actions)
+    assert sft.build_actions(row, [True] * 5, checks, build_args(max_chars=size)) == (actions, None)
+    assert sft.build_actions(row, [True] * 5, checks, build_args(max_chars=size - 1)) == (
+        None, "too long (--max-chars)")
+
+
+def test_white_space_around_samples_and_checks_is_dropped(built):
+    row = sample("p", "5", ["5", "5", "5", "5", "6"])
+    row["responses"] = [f"\n{text} \n\n\n" for text in row["responses"]]
+    rows, _ = built([row], [check("p", "6", NO + "\n "), check("p", " 5 ", YES + "\n\n")])
+    assert [a["text"] for a in rows["p"]["actions"]] == [
+        "I get \\boxed{6}\n\n", f"{WAIT}\n\nLook at 6. {NO}\n\n", f"{RETRY}\n\nI get \\boxed{{5}}\n\n",
+        f"{WAIT}\n\nLook at  5 . {YES}"]
+
+
 def test_build_draws_by_difficulty(built):
     samples = [sample(f"{wrong}-{i}", "5", ["5"] * (5 - wrong) + ["6", "7", "8", "9"][:wrong])
                for wrong in range(5) for i in range(80)]
@@ -371,6 +410,8 @@ def test_build_refuses_bad_verifications_and_to_overwrite(tmp_path, monkeypatch)
             (["--verifications", "nowhere.jsonl", "--out", "x.jsonl"], "No such file or directory: 'nowhere.jsonl'"),
             (["--verifications", good, "--out", good, "--force"], "good.jsonl is the input"),
             (["--verifications", good, "--out", "x.jsonl", "--keep", 1], "--wrong-share and --keep"),
+            (["--verifications", good, "--out", "x.jsonl", "--wrong-share", 0, 0.6, 0.2, 1], "rise to 1"),
+            (["--verifications", good, "--out", "x.jsonl", "--wrong-share", 0, 0.2, 0.6, 0.9], "rise to 1"),
             (["--original-solutions", "--out", "x.jsonl"], "field 'solution'"),
             (["--verifications", good, "--out", "x.jsonl", "--max-chars", 3], "no trajectory is left"),
             (["--verifications", good, "--out", "old.jsonl"], "old.jsonl exists already")]:
@@ -419,6 +460,38 @@ def test_train_learns_and_guards_its_folder(tmp_path, tiny_qwen2):
     run("train", *flags, "--resume", "--max-tokens", 999)  # memory, not method; finished: nothing to do
     assert metrics(tmp_path / "run") == log
     assert (tmp_path / "run/last/model.safetensors").read_bytes() == weights
+
+
+def test_an_epoch_visits_every_trajectory_once_in_an_order_of_its_own(tmp_path, tiny_qwen2):
+    """Ten trajectories by four: steps of 4, 4 and 2, and as many tokens in either epoch as there are."""
+    data = trajectories(tmp_path, 10)
+    flags = ("--model", tiny_qwen2, "--data", data, "--batch-size", 4, "--epochs", 2, "--held-out", 0,
+             "--lr", 0, "--kl-coef", 0, "--save-every", 99)
+    for seed in (0, 1):
+        run("train", *flags, "--out", tmp_path / f"run{seed}", "--seed", seed)
+    sizes = [len(encoded(tiny_qwen2, json.loads(line))[0]) for line in data.read_text().splitlines()]
+    log, other = ([row["tokens"] for row in metrics(tmp_path / f"run{seed}")] for seed in (0, 1))
+    assert [r["epoch"] for r in metrics(tmp_path / "run0")] == [1] * 3 + [2] * 3
+    assert sum(log[:3]) == sum(log[3:]) == sum(other[:3]) == sum(sizes)
+    assert log[:3] != log[3:] and log != other
+
+
+def test_the_split_of_the_data(tmp_path, tiny_qwen2):
+    """At most 200 are held out, which ones the seed decides; the longest one has just --max-length tokens."""
+    policy, tokenizer = models.load(tiny_qwen2)
+    longest = max(len(encoded(tiny_qwen2, json.loads(line))[0])
+                  for line in trajectories(tmp_path, 12).read_text().splitlines())
+
+    def split(n, **more):
+        args = SimpleNamespace(data=trajectories(tmp_path, n), no_mask=False, kl_on="all",
+                               **{"max_length": longest, "seed": 0, "held_out": 0.5, **more})
+        return [[e.ids for e in part] for part in sft.load_examples(policy, tokenizer, args)]
+
+    train, held = split(12)
+    assert len(train) == len(held) == 6 and max(map(len, train + held)) == longest
+    assert sorted(held) != sorted(split(12, seed=1)[1]) and split(12) == [train, held]
+    assert sum(map(len, split(12, max_length=longest - 1))) < 12
+    assert [len(part) for part in split(220, max_length=8000, held_out=0.95)] == [20, 200]
 
 
 @pytest.mark.parametrize("how, dtype", [("crash", "bf16"), ("crash", "fp32"), ("ctrl-c", "fp32")])
@@ -553,3 +626,12 @@ def test_trajectories_beyond_the_models_positions_fall_out(tmp_path, tiny_qwen2,
     with pytest.raises(models.InputError, match="no trajectory to train on"):
         run("train", "--model", tiny_qwen2, "--data", trajectories(tmp_path, 3), "--out", tmp_path / "run")
     assert "3 over 60 tokens" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_qwen2):
+    policy = models.load(tiny_qwen2, "cpu", "fp32")[0]
+    args = SimpleNamespace(kl_coef=0, max_tokens=10**6, max_grad_norm=1.0, grad_checkpointing=False)
+    with torch.no_grad():
+        policy.get_output_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(models.InputError, match="the loss is not finite"):
+        sft.update(policy, None, models.make_optimizer(policy, 1e-3), toy_examples(tiny_qwen2, 2), 1e-3, args)

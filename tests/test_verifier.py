@@ -247,7 +247,8 @@ def test_doctests():
     (r"\fbox{7}", "7"), (r"\boxed 5", "5"), (r"\boxed { 12 }", "12"), (r"$\boxed{\{1,2\}}$", r"\{1,2\}"),
     (r"\boxed{3} and \boxed{4", "3"), (r"\boxed{a \boxed{b}}", "b"), (r"\boxed{1\boxed{2", None), ("5", None),
     ("", None),
-    (r"\boxed{}", ""), (r"\boxed{\text{a}}x}", r"\text{a}"), (r"\boxed", None)])
+    (r"\boxed{}", ""), (r"\boxed{\text{a}}x}", r"\text{a}"), (r"\boxed", None),
+    (r"\boxed 5, so", "5"), (r"$\boxed 5;$", "5")])
 def test_extract_boxed(text, content):
     assert extract_boxed(text) == content
 
@@ -320,6 +321,12 @@ def test_parse_actions_transition_rule(text, expected):
     assert types(text) == expected
 
 
+@pytest.mark.parametrize("mark", "\"'`“‘«{")
+def test_a_phrase_right_after_a_quotation_mark_is_plain_text(mark):
+    assert types(f"5 I wrote {mark}{W} but") == ["solve"]
+    assert types(f"5 {W} it said {mark}{L} 6") == ["solve", "verify"]
+
+
 @pytest.mark.parametrize("text, verdict", [
     ("Therefore, the answer is correct.", "correct"), ("Therefore, the answer is incorrect.", "incorrect"),
     ("Therefore, the answer cannot be verified.", "incorrect"), ("So the answer is not correct.",
@@ -328,7 +335,8 @@ def test_parse_actions_transition_rule(text, expected):
     ("Therefore, the answer is correct. Hmm.\nTherefore,\nthe answer is incorrect", "incorrect"),
     ("**Therefore, the answer is correct**", "correct"), ("Let me check.", None), ("", None),
     ("We ask whether the answer is correct.", None), ("Therefore, the answer is correctly rounded.", None),
-    ("Therefore, the answer is correct only if x > 0", None)])
+    ("Therefore, the answer is correct only if x > 0", None), ("Also, the answer is correct.", None),
+    ("Thus the answer is correct!", "correct"), ("Hence, the answer is incorrect\nas 2 < 3", "incorrect")])
 def test_parse_verdict(text, verdict):
     assert parse_verdict(text) == verdict
 
@@ -342,6 +350,8 @@ def test_rewards():
     assert action_rewards(actions, "4", False) == [-1, 1, -1, -1, 1, -1]
     assert outcome_reward(actions, "4", True) == 1 and outcome_reward(actions, "4", False) == -1
     assert outcome_reward(actions, "5", True) == -1
+    spoilt = parse_actions(f"{right}{W} {no}{L} {wrong}{W} {yes}")      # right once, not for good
+    assert action_rewards(spoilt, "4", True) == [1, -1, -1, -1]
     silent = parse_actions(f"{right}{W} hm. {L} no box")
     assert action_rewards(silent, "4", True) == [1, -1, -1] and outcome_reward(silent, "4", True) == -1
     assert action_rewards(parse_actions(""), "4", True) == [-1] and outcome_reward([], "4", True) == -1
@@ -374,6 +384,8 @@ def test_adapters():
     assert reward_func(["p"] * 3, texts, answer=["4"] * 3, trainer_state=None) == [1.0, 1.0, -1.0]
     chats = [[{"role": "assistant", "content": text}] for text in texts]
     assert reward_func(["p"] * 3, chats, answer=["4", "5", "4"]) == [1.0, -1.0, -1.0]
+    turns = [{"role": "assistant", "content": texts[0]}, {"role": "assistant", "content": texts[2]}]
+    assert reward_func(["p"] * 2, [turns, turns[::-1]], answer=["4"] * 2) == [-1.0, 1.0]    # the last one
     end = {"prompts": ["p"] * 3, "completions": [texts[0]] * 3, "answer": ["4"] * 3}
     ids = [[7, 9], [7, 8, 9], [9]]
     assert reward_func(**end, completion_ids=ids) == [1.0] * 3              # which token stops is not known
@@ -493,6 +505,17 @@ def test_a_sentencepiece_blank_before_a_phrase_belongs_to_the_action_before():
     for first, expected in ((["5"], [0, 0, 1, 1, 1, 1, 1]), (["5", "5"], [0, 0, 0, 1, 1, 1, 1, 1])):
         actions, owners = action_ids(tokenizer, [vocab[piece] for piece in first + pieces[1:-1]])
         assert [a.text for a in actions] == ["5" * len(first) + " ", W] and owners == expected
+
+
+def test_broken_bytes_at_the_very_beginning(tiny_llama):
+    """0xFF and W are no valid UTF-8: two replacement marks, so this W is not that of the phrase."""
+    from transformers import AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    phrase = tokenizer(f"5 {W}", add_special_tokens=False)["input_ids"]
+    ids = tokenizer.convert_tokens_to_ids(["<0xFF>", "<0x57>"]) + phrase
+    actions, owners = action_ids(tokenizer, ids)
+    assert [a.text for a in actions] == ["\ufffd\ufffd 5 ", W] and owners == reference_owners(tokenizer, ids)
+    assert owners[:3] == [0, 0, 0] and owners[-1] == 1
 
 
 def calls_of(function):

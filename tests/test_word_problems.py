@@ -167,6 +167,23 @@ def test_drills_are_true(words):
     assert {sign: round(5 * signs.count(sign) / len(signs)) for sign in "+-*/"} == {"+": 1, "-": 2, "*": 1, "/": 1}
 
 
+def test_numbers_lose_the_zeros_behind_a_point_only(words, tmp_path):
+    write_csv(tmp_path / "a.csv", [["number0 number1 ?", "40 10", "+ number0 number1", 50.0],
+                                   ["number0 number1 .", "40.0 2.50", "* number0 number1", 100.0],
+                                   ["number0 number1 !", "5 5", "- number0 number1", 0.0]])    # an answer
+    rows = [row for _, row in words.read_csv(tmp_path / "a.csv", "s")]
+    assert [row["numbers"] for row in rows] == [["40", "10"], ["40", "2.5"], ["5", "5"]]
+    assert [row["answer"] for row in rows] == ["50", "100", "0"]
+
+
+def test_a_text_of_svamp_is_on_no_other_side_and_the_order_is_fixed(convert):
+    rows = [[f"{word} number0 .", "5.0", "number0", 5.0] for word in THINGS]
+    sides = convert(rows, rows[:9], "--drills", "0")
+    assert len(sides["svamp"]) == 9 and sum(map(len, sides.values())) == 16     # and no variants
+    ids = [row["id"] for row in sides["svamp"]]
+    assert ids != sorted(ids) and sides == convert(rows, rows[:9], "--drills", "0")
+
+
 def test_variants_keep_text_and_equation(words):
     row = words.problem("train-9", "s", "number0 pens number1 cups number2 ?", "/ - number0 number2 number1",
                         ["37", "1", "7"])
