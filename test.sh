@@ -10,14 +10,17 @@ cd "$(dirname "$0")"
 # One thread a process: the models are tiny.
 export OMP_NUM_THREADS=1
 if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
-# All tests: those of the pipeline, which wait for long runs, beside the others, one core each.
+# All tests in two processes, one core each: these, which train or wait for long runs, and the others.
+long=(tests/test_pipeline.py tests/test_course.py tests/test_toy.py)
+others=()
+for file in tests/test_*.py; do [[ " ${long[*]} " == *" $file "* ]] || others+=("$file"); done
 log=$(mktemp)
-trap 'kill -- -$pipeline 2>/dev/null || true; rm -f "$log"' EXIT
+trap 'kill -- -$beside 2>/dev/null || true; rm -f "$log"' EXIT
 set -m                                                     # a process group, which can be killed
-.venv/bin/python -m pytest tests/test_pipeline.py > "$log" 2>&1 & pipeline=$!
+.venv/bin/python -m pytest "${long[@]}" > "$log" 2>&1 & beside=$!
 set +m
 code=0
-.venv/bin/python -m pytest --ignore tests/test_pipeline.py || code=$?
-wait $pipeline || code=$?
+.venv/bin/python -m pytest "${others[@]}" || code=$?
+wait $beside || code=$?
 cat "$log"
 exit $code
