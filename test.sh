@@ -11,7 +11,7 @@ cd "$(dirname "$0")"
 export OMP_NUM_THREADS=1
 if [ $# -gt 0 ]; then exec .venv/bin/python -m pytest "$@"; fi
 # All tests in two processes, one core each: these, which train or wait for long runs, and the others.
-long=(tests/test_pipeline.py tests/test_course.py tests/test_toy.py)
+long=(tests/test_pipeline.py tests/test_course.py)
 others=()
 for file in tests/test_*.py; do [[ " ${long[*]} " == *" $file "* ]] || others+=("$file"); done
 log=$(mktemp)
