@@ -37,7 +37,7 @@ model, on a laptop CPU, to check its answers.
     bash test.sh {first}                 the tests of one assignment
     .venv/bin/python assignments/curve.py rl_outcome    20 training steps in a world of ten tokens, seconds
     bash run.sh --fast                                  the whole pipeline, a smoke run
-    bash run.sh                                         the same in full (18 minutes on two busy cores)
+    bash run.sh                                         the same in full (10 minutes on two cores)
 
 | # | handout | write |
 | --- | --- | --- |
