@@ -299,8 +299,8 @@ def test_build(built):
                  "k=1 3, k=2 2, k=3 1, k=4 1"):
         assert line in report, report
     again, _ = built(samples, checks)
-    other, _ = built(samples, checks, "--seed", 1, "--max-chars", 300)
-    assert again == rows and other != rows and "hard" not in other
+    other, _ = built(samples, checks, "--max-chars", 300)
+    assert again == rows and "hard" not in other
 
 
 def test_rounds_forgive_the_rounding_of_a_share():
