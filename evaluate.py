@@ -27,6 +27,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from html import escape
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -328,9 +329,9 @@ def picture(report, runs, path):
             ax.set(title=title, ylim=(0, 104) if title.endswith("%") else None)
         fig.legend([patches.Patch(color=c) for c in colours.values()], [name[:30] for name in colours],
                    loc="outside upper center", ncols=6, frameon=False)
-        fig.savefig(f"{path}.tmp", format="png", dpi=120)
-    Path(f"{path}.tmp").replace(path)
-    return path.read_bytes()
+        fig.savefig(png := BytesIO(), format="png", dpi=120)
+    models.write_text(path, png.getvalue())
+    return png.getvalue()
 
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>S²R report</title><style>
@@ -428,7 +429,6 @@ def main():
     report, scored = (over_seeds(args.files), {}) if args.seeds else compare(files, args)
     if args.against not in (None, report["against"]):
         raise models.InputError(f"--against {args.against}: not a model here, or not what the reports have")
-    out.mkdir(parents=True, exist_ok=True)
     png, found = picture(report, runs, out / "report.png"), tables(report)
     models.write_text(out / "report.html", page(report, png, scored))
     models.write_text(out / "report.md", markdown(found))

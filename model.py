@@ -50,6 +50,8 @@ def run_main(main):
     """Call main(); a user's or the system's error becomes one line and exit status 2, Ctrl-C status 130."""
     sys.stdout.reconfigure(errors="replace")      # a terminal that knows ASCII only gets ? for a minus sign
     try:
+        if not all(text and text.isprintable() for text in sys.argv[1:]):
+            raise InputError("an argument is empty, or no printable text")
         main()
         sys.stdout.flush()
     except BrokenPipeError:                       # `| head` has seen enough
@@ -84,11 +86,10 @@ def number(kind, least, most=math.inf):
 
 # ---------------------------------------------------------------- load and check a model
 def load(name_or_path, device="auto", dtype="auto"):
-    """Folder or hub name -> (model in eval mode, tokenizer); auto: the GPU if there is one, in bf16.
+    """Folder or hub name -> (model in eval mode, tokenizer); auto: the CUDA GPU if there is one, in bf16.
     Dropout is set to 0: with it the policy would not be one policy, and no run could be repeated."""
     if device == "auto":
-        device = "mps" if torch.backends.mps.is_available() else "cpu"
-        device = "cuda" if torch.cuda.is_available() else device
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     with refusing(f"--device {device} (auto, cpu, cuda or mps)"):
         torch.zeros(1, device=device)
     if dtype == "auto":
@@ -131,12 +132,13 @@ def most_positions(model):
 
 
 def check_room(model, prompts, max_new_tokens):
-    """One rule for sampling and RL: a response ends, unfinished, at the model's last position."""
+    """One rule for sampling and RL: a response ends, unfinished, at the model's last position.
+    With max_new_tokens = 0 the prompts are whole texts, which may reach it."""
     longest, most = max(map(len, prompts)), most_positions(model)
-    if longest >= most:
+    if longest + (max_new_tokens > 0) > most:
         raise InputError(f"a prompt of {longest} tokens fills the model's {most} positions")
     if not all(prompts) or max(map(max, prompts)) >= len(model.get_input_embeddings().weight):
-        raise InputError("a prompt is empty, or has tokens that the tokenizer knows and the model does not")
+        raise InputError("a text is empty, or has tokens that the tokenizer knows and the model does not")
     if longest + max_new_tokens > most:
         print(f"note: responses end, unfinished, at position {most}")
 
@@ -238,11 +240,10 @@ def read_jsonl(path, required=()):
 
 
 def read_problems(source, split=None, limit=None, gold=True, skip=False, samples=False):
-    """Problems from a JSON file, or a `datasets` folder or name (NAME or NAME:CONFIG).
-    Every row comes back with id (str), problem, answer (str), level (int or None) and whatever else it had.
-    Other spellings are taken: question, final_answer, GSM8K's `#### 18`, MATH's solution with a \\boxed
-    answer, "Level 3". gold=False: a row may lack an answer (None). skip: rows whose answer cannot be graded
-    are left out, and counted, instead of refused. samples: the rows are those of a samples file."""
+    """Problems from a JSON file, or a `datasets` folder or name (NAME or NAME:CONFIG): rows with id (str),
+    problem, answer (str), level (int or None) and what else they had. Known are also question, final_answer,
+    GSM8K's `#### 18`, MATH's boxed solution, "Level 3". gold=False: a row may lack an answer (None). skip:
+    leave out, and count, what cannot be graded, instead of refusing it. samples: rows of a samples file."""
     is_file = str(source).endswith((".json", ".jsonl")) or Path(source).is_file()
     found, rows, seen = read_jsonl(source) if is_file else _hub_rows(source, split), [], {}
     for place, (where, row) in enumerate(found[:limit]):
@@ -317,13 +318,13 @@ def check_output(path, force, *inputs):
 
 
 def write_text(path, text, append=False):
-    """Write a UTF-8 file. A whole file is replaced at once: a kill or a full disk keeps the old one."""
+    """Write a text, or bytes. A whole file is replaced at once: a kill or a full disk keeps the old one."""
     path = Path(path)
     new = path if append else path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(new, "a" if append else "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(new, "ab" if append else "wb") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
         os.replace(new, path)                     # of a file by itself: does nothing
     finally:
         if new != path:
@@ -363,8 +364,7 @@ def save(model, tokenizer, folder, trainer=None):
 class Run:
     """The folder --out of a training: args.json, its logs, `last` to resume from, perhaps `best`.
     Making a Run only looks and refuses; `begin` writes, once all other input has proved good.
-    state: what trainer.pt held, None in a new run. stopped: True after Ctrl-C.
-    """
+    state: what trainer.pt held, None in a new run. stopped: True after Ctrl-C."""
     def __init__(self, args, free=(), logs=("metrics.jsonl",)):
         """free: flags that --resume may change, besides those that concern no number."""
         self.args, self.folder, self.state, self.stopped = args, Path(args.out), None, False

@@ -65,7 +65,7 @@ def parse_args(argv=None):
     add("--max-grad-norm", type=rate, default=1.0, help="gradient clipping (1)")
     add("--max-tokens", type=count, default=16384, help="padded tokens in a micro-batch (16384)")
     # machine
-    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--device", default="auto", help="auto, cpu, cuda; mps is not tested")
     add("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="policy; the optimizer is fp32")
     add("--offload", choices=("none", "reference", "optimizer", "both"), default="none", help="host keeps")
     add("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
@@ -327,12 +327,12 @@ def read_offline(policy, tokenizer, args):
     """Stored trajectories. A samples file has no ids, so here the text is tokenized."""
     reasons, kept, stop = Counter(), [], models.stop_ids(policy, tokenizer)[0]
     for row in read_samples(args.offline, args):
-        prompt = models.prompt_ids(tokenizer, row["problem"])
         for text, finished in zip(row["responses"], row["finished"]):
             ids = tokenizer(text, add_special_tokens=False).input_ids + [stop] * bool(finished)
-            t = Trajectory(row, prompt, ids, bool(finished))
-            fits = 0 < len(ids) and len(t) <= models.most_positions(policy)
-            reason = rejected(score(t, tokenizer, args), args) if fits else "empty, or past the last position"
+            t = Trajectory(row, models.prompt_ids(tokenizer, row["problem"]), ids, bool(finished))
+            known = max(t.prompt + ids) < len(policy.get_input_embeddings().weight)
+            fits = ids and known and len(t) <= models.most_positions(policy)
+            reason = rejected(score(t, tokenizer, args), args) if fits else "empty, too long or unreadable"
             reasons[reason or "kept"] += 1
             kept += [] if reason else [t]
     print(f"{args.offline}: {dict(reasons)}")

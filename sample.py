@@ -71,7 +71,7 @@ def parse_args(argv=None):
     # machine
     add("--batch-size", type=number(int, 1), default=256, help="most rows at a time")
     add("--batch-tokens", type=number(int, 1), default=262144, help="KV cache, rows x longest row, in tokens")
-    add("--device", default="auto", help="auto, cuda, mps or cpu")
+    add("--device", default="auto", help="auto, cpu, cuda; mps is not tested")
     add("--dtype", default="auto", choices=("auto", "bf16", "fp32"), help="auto: bf16 on CUDA, else fp32")
     add("--resume", action="store_true", help="continue an interrupted run")
     add("--force", action="store_true", help="overwrite --out")

@@ -85,7 +85,7 @@ def parse_args(argv=None):
     add("--max-grad-norm", type=rate, default=1.0, help="gradient clipping (1)")
     add("--max-tokens", type=count, default=16384, help="padded tokens in a micro-batch (16384)")
     # machine
-    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--device", default="auto", help="auto, cpu, cuda; mps is not tested")
     add("--dtype", choices=("auto", "bf16", "fp32"), default="auto", help="models; the optimizer is fp32")
     add("--offload", choices=("none", "optimizer"), default="none", help="the host keeps fp32 weights, AdamW")
     add("--grad-checkpointing", action="store_true", help="recompute activations in the backward pass")
@@ -289,8 +289,7 @@ def label_characters(actions, trained):
 
 
 def to_example(row, tokenizer, end, args):
-    """Trajectory -> Example. The response is tokenised as a whole; a token that straddles two actions belongs
-    to the action of its first character."""
+    """Trajectory -> Example. A token that straddles two actions belongs to that of its first character."""
     actions = row["actions"]
     learn = [True] * len(actions) if args.no_mask else trained_actions(actions)
     labels = label_characters(actions, learn)
@@ -326,6 +325,7 @@ def load_examples(policy, tokenizer, args):
     print(f"{len(short) - n} trajectories, {n} more held out, {len(rows) - len(short)} over {longest} tokens")
     if len(short) == n:
         raise InputError(f"{args.data}: no trajectory to train on")
+    models.check_room(policy, [e.ids for e in short], 0)
     return short[n:], short[:n]
 
 

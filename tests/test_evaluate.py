@@ -463,6 +463,13 @@ def test_report(tmp_path, run, monkeypatch):
     written = sorted(p.name for p in (tmp_path / "report").iterdir())
     assert written == ["report.html", "report.json", "report.md", "report.png"]
 
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    assert run("base=base.jsonl", "--out", "other", picture=True)[0] == 2
+    assert list((tmp_path / "other").iterdir()) == []               # no half a picture
+
 
 def test_the_terminal_is_short_and_the_file_has_all(tmp_path, run):
     write(tmp_path / "a.jsonl", rows())

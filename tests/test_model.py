@@ -386,6 +386,15 @@ def test_run_main_turns_user_errors_into_a_line_and_a_status(raised, status, sai
     assert (exit_.value.code, capsys.readouterr().err) == (status, said)
 
 
+@pytest.mark.parametrize("argument", ["", "bytes\udcff", "two\nlines"])
+def test_an_argument_that_can_be_no_good_name_is_refused_before_anything_runs(argument, monkeypatch, capsys):
+    """An empty one (of an unset variable: evaluate.py would write to the current folder), or no UTF-8."""
+    monkeypatch.setattr("sys.argv", ["evaluate.py", "--out", argument])
+    with pytest.raises(SystemExit):
+        M.run_main(lambda: pytest.fail("main ran"))
+    assert capsys.readouterr().err == "error: an argument is empty, or no printable text\n"
+
+
 def test_run_main_lets_faults_of_the_program_through():
     with pytest.raises(ZeroDivisionError):
         M.run_main(lambda: 1 / 0)

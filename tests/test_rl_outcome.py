@@ -493,8 +493,18 @@ def test_stored_responses_beyond_the_last_position_are_not_learnt_from(chain, tm
     row = {"problem": "Q", "answer": "1", "responses": [text, S2, S2 * 300 + text], "finished": [True] * 3}
     (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
     args = rl.parse_args(["--model", chain, "--offline", str(tmp_path / "s.jsonl"), "--out", "r"])
-    assert len(rl.read_offline(*models.load(chain), args)) == 1 and "'empty, or past the last position': 1" in (
-        capsys.readouterr().out)
+    assert len(rl.read_offline(*models.load(chain), args)) == 1 and (
+        "'empty, too long or unreadable': 1" in capsys.readouterr().out)
+
+
+def test_stored_responses_of_tokens_that_only_the_tokenizer_has_are_not_learnt_from(chain, tmp_path, capsys):
+    text, (policy, tokenizer) = S2 + NO + RETRY + S1 + OK, models.load(chain)
+    tokenizer.add_tokens("<new>")
+    row = {"problem": "Q", "answer": "1", "responses": [text, S2, "<new>" + text], "finished": [True] * 3}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n")
+    args = rl.parse_args(["--model", chain, "--offline", str(tmp_path / "s.jsonl"), "--out", "r"])
+    assert len(rl.read_offline(policy, tokenizer, args)) == 1
+    assert "'empty, too long or unreadable': 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flag", ["--prompts-per-step", "--num-samples"])

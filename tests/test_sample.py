@@ -495,7 +495,7 @@ def test_a_prompt_that_the_model_cannot_read_is_refused(tmp_path, tiny_qwen2, mo
     tokenizer.add_tokens("<new>")
     models.save(model, tokenizer, tmp_path / "m")
     data = write(tmp_path / "p.jsonl", [{"problem": problem, "answer": "1"}])
-    with pytest.raises(models.InputError, match="a prompt is empty, or has tokens"):
+    with pytest.raises(models.InputError, match="a text is empty, or has tokens"):
         call(monkeypatch, "--model", str(tmp_path / "m"), "--data", data, "--out", tmp_path / "x.jsonl")
     assert not (tmp_path / "x.jsonl").exists()
 

@@ -476,6 +476,29 @@ def test_an_epoch_visits_every_trajectory_once_in_an_order_of_its_own(tmp_path, 
     assert log[:3] != log[3:] and log != other
 
 
+def test_a_token_that_only_the_tokenizer_has_is_refused(tmp_path, tiny_qwen2):
+    model, tokenizer = models.load(tiny_qwen2)
+    models.save(model, tokenizer, tmp_path / "good")
+    tokenizer.add_tokens("<new>")
+    models.save(model, tokenizer, tmp_path / "odd")
+    row = {**ROW, "actions": [{"type": "solve", "text": "<new> \\boxed{1}"}]}
+    data = write(tmp_path / "t.jsonl", [ROW, row])
+    flags = ("--data", data, "--out", tmp_path / "run", "--epochs", 1, "--held-out", 0)
+    with pytest.raises(models.InputError, match="a text is empty, or has tokens that the tokenizer knows"):
+        run("train", "--model", tmp_path / "odd", *flags)
+    assert not (tmp_path / "run").exists()
+    run("train", "--model", tmp_path / "good", *flags)
+
+
+def test_a_text_may_reach_the_last_position(tmp_path, tiny_qwen2):
+    model, _ = models.load(tiny_qwen2)
+    most = models.most_positions(model)
+    models.check_room(model, [[5] * most], 0)
+    for length, more in ((most, 1), (most + 1, 0)):
+        with pytest.raises(models.InputError, match="fills the model's"):
+            models.check_room(model, [[5] * length], more)
+
+
 def test_the_split_of_the_data(tmp_path, tiny_qwen2):
     """At most 200 are held out, which ones the seed decides; the longest one has just --max-length tokens."""
     policy, tokenizer = models.load(tiny_qwen2)
