@@ -401,7 +401,7 @@ def named(pairs):
     """["NAME=FILE"] -> {NAME: FILE}."""
     out = {}
     for name, _, path in (pair.partition("=") for pair in pairs):
-        if not (name.isprintable() and name and name not in out and Path(path).is_file()):
+        if not (name and name not in out and Path(path).is_file()):
             raise models.InputError(f"{name}={path}: not NAME=FILE, a name of its own and an existing file")
         out[name] = path
     return out

@@ -132,7 +132,7 @@ def test_to_verl_overwrites_nothing_unasked(tmp_path, run_script):
     for name in ("p.jsonl", "old.jsonl"):
         (tmp_path / name).write_text(row)
     for flags, said in ((["--out", "old.jsonl"], "old.jsonl exists already"),
-                        (["--out", "p.jsonl", "--force"], "p.jsonl is the input"), (["--out", ""], "exists already")):
+                        (["--out", "p.jsonl", "--force"], "p.jsonl is the input"), (["--out", ""], "an argument is empty")):
         done = run_script("recipes/trl/to_verl.py", "--data", "p.jsonl", *flags)
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert (tmp_path / "p.jsonl").read_text() == (tmp_path / "old.jsonl").read_text() == row

@@ -717,7 +717,7 @@ def test_bad_line(tmp_path, run, change, line, field):
     (["a=a.jsonl", "--bootstrap", "0"], "--bootstrap"), (["a=a.jsonl", "--bootstrap", "1000000000"], "--bootstrap"),
     (["a=a.jsonl", "--bootstrap", "x"], "--bootstrap"), (["a=tokens.jsonl"], "tokens.jsonl: field 'tokens'"),
     (["a=negative.jsonl"], "negative.jsonl: field 'tokens'"), (["a=surrogate.jsonl"], "surrogate.jsonl:1"),
-    (["a=level.jsonl"], "level.jsonl:1"), (["\udc80=a.jsonl"], "not NAME=FILE"), (["a\nb=a.jsonl"], "not NAME=FILE"),
+    (["a=level.jsonl"], "level.jsonl:1"), (["\udc80=a.jsonl"], "no printable text"), (["a\nb=a.jsonl"], "no printable text"),
     ([], "NAME=SAMPLES"), (["a=a.jsonl", "--no-such-flag"], "--no-such-flag"),
 ])
 def test_bad_call(tmp_path, run, monkeypatch, argv, message):
