@@ -15,11 +15,11 @@ trap 'kill $(jobs -p) 2>/dev/null || true' EXIT            # no stage outlives t
 python=.venv/bin/python SEED=${SEED:-0}
 
 R=runs/seed$SEED results=results/seed$SEED
-train=8000 val=200 test=1000 epochs=1 steps=100 evals=25 names="base bi orl prl"
+train=8000 val=200 test=1000 epochs=2 steps=80 evals=40 names="base bi orl prl"
 case "$*" in
   "") ;;
   --no-rl) names="base bi" results=results/bi-seed$SEED ;;
-  --fast) R=runs/fast$SEED results=results/fast$SEED train=300 val=40 test=100 epochs=16 steps=4 evals=4 ;;
+  --fast) R=runs/fast$SEED results=results/fast$SEED train=300 val=40 test=100 epochs=8 steps=4 evals=4 ;;
   *) echo "error: usage: [SEED=N] bash run.sh [--fast | --no-rl]" >&2; exit 2 ;;
 esac
 [[ $SEED =~ ^[0-9]+$ ]] || { echo "error: SEED=$SEED: a whole number from 0 on" >&2; exit 2; }
@@ -38,23 +38,23 @@ $python sample.py --model $R/toy/base --data $R/toy/train.jsonl --out $R/base-tr
 stage "Stage 0b: the teacher's checks of these answers; those that state the truth are kept"
 once $R/checks.jsonl $python toy.py --verify $R/base-train.jsonl --out $R/checks.jsonl
 
-# --keep: a share of each k, here half of the problems; the paper's numbers are the defaults
+# --keep: a share of each k, here all; the paper's numbers are the defaults
 stage "Stage 0c: trial-and-error trajectories: k-1 wrong answers with their checks, then a right one"
 once $R/trajectories.jsonl $python sft.py build --samples $R/base-train.jsonl --verifications $R/checks.jsonl \
-  --keep 0.5 0.5 0.5 0.5 --seed $SEED --out $R/trajectories.jsonl
+  --keep 1 1 1 1 --seed $SEED --out $R/trajectories.jsonl
 
 # --kl-on first: hold the first solution, masked or not, near the base, so that the skill to solve stays
 stage "Stage 1: behaviour initialisation (equation 1)"
 $python sft.py train --model $R/toy/base --data $R/trajectories.jsonl --out $R/bi \
-  --lr 2e-4 --schedule linear --epochs $epochs --kl-coef 0.1 --kl-on first --seed $SEED --resume
+  --lr 5e-4 --schedule linear --epochs $epochs --kl-coef 0.3 --kl-on first --seed $SEED --resume
 
 if [ "$names" != "base bi" ]; then
 stage "Stage 2: outcome-level RLOO (equations 2, 3) and process-level group RL (4-6), side by side"
-# One update a rollout: the ratio is 1 and nothing is clipped.
+# Problems that the base solves sometimes. One update a rollout: the ratio is 1 and nothing is clipped.
 # Validation problems draw the curve and pick best/. ORL writes its progress to orl.log.
-rl=(--model $R/bi/last --data $R/toy/train.jsonl --eval-data $R/toy/val.jsonl
+rl=(--model $R/bi/last --data $R/toy/train.jsonl --samples $R/base-train.jsonl --eval-data $R/toy/val.jsonl
     --steps $steps --eval-every $evals --prompts-per-step 64 --num-samples 4
-    --updates-per-rollout 1 --ratio sum --lr 5e-5 --schedule linear --beta 0.05
+    --updates-per-rollout 1 --lr 1e-4 --schedule linear --warmup 3 --beta 0.05
     --temperature 0.7 --max-new-tokens 300 --max-tokens 4096 --seed $SEED --resume)
 $python rl_outcome.py "${rl[@]}" --out $R/orl > $R/orl.log 2>&1 & orl=$!
 $python rl_process.py "${rl[@]}" --out $R/prl --baseline level --average batch

@@ -2,22 +2,22 @@
 
 Self-verification pays only where checking an answer is easier than finding it. Here a problem such as
 
-    Solve 7x+133=693          or          Which number times 7 plus 133 is 693?
+    Solve 4x+133=453          or          Which number times 4 plus 133 is 453?
 
 is answered in one leap, `\\boxed{80}`, no steps written down: the network must subtract and divide inside one
-forward pass, and with three-digit numbers it often lands nearby (`82`). The check is written out in small
-safe steps that a tiny network computes almost without error (paper §2.2: confirmative, it substitutes the
-answer back and never solves again):
+forward pass, and where the last digit does not decide (4 * 75 and 4 * 80 both end in 0) it often lands on
+another answer. The check is written out in small safe steps that a tiny network computes almost without error
+(paper §2.2: confirmative, it substitutes the answer back and never solves again):
 
-    Check: 7*82=574. 574+133=707. 707 vs 693. Therefore, the answer is incorrect.
+    Check: 4*75=300. 300+133=433. 433 vs 453. Therefore, the answer is incorrect.
 
-The teachers of this world have one bad habit: a word problem with a small multiplier looks easy, and seven
-times in ten they judge such an answer by eye:
+Equations are always checked so. Of most answers to word problems the teacher checks the last digits only, a
+shorter confirmative check (App. C.3) that computes what it says, and that some wrong answers pass:
 
-    Judging by eye. Therefore, the answer is incorrect.
+    Last digits: 4*5=20. 0+3=3. 3 vs 3. Therefore, the answer is correct.
 
-They know the answers, so their verdicts are right, and stage 0, which keeps what agrees with the truth,
-cannot tell such a check from a real one. A model that imitates it has to guess. RL can find that out.
+Stage 0 keeps a check whose verdict is true. So of these the lucky ones survive, and a model that learns from
+them believes too much. RL can find out which check to use.
 
 The base model (Llama architecture, 0.34M parameters) lies in `toy_base/`, beside the script that trained it.
 It can solve (sometimes), check and try again, but does not do it on its own: that is what S²R teaches.
@@ -45,14 +45,14 @@ import verifier
 # ---------------------------------------------------------------- problems
 # level: (range of a, of the answer x, of b) in a*x + b = c, all inclusive
 LEVELS = {
-    1: ((2, 9), (2, 12), (1, 20)),
-    2: ((3, 9), (60, 99), (20, 199)),
-    3: ((3, 5), (80, 199), (20, 299)),
-    4: ((4, 4), (150, 499), (50, 699)),
-    5: ((5, 5), (300, 999), (100, 999)),
+    1: ((3, 9), (2, 20), (1, 30)),
+    2: ((6, 9), (20, 99), (10, 149)),
+    3: ((4, 8), (20, 130), (10, 249)),
+    4: ((4, 6), (60, 130), (50, 249)),
+    5: ((5, 5), (60, 199), (50, 299)),
 }
-# The base is trained on wider ranges. The levels were then cut where its accuracy falls: sevens and nines
-# turn out to be easy to divide by, fours and fives hard.
+# Cut where the accuracy of the base falls. It divides by 7 and 9 easily: the last digit of the product gives
+# that of x. With an even multiplier two digits are possible, with 5 five.
 FAMILIES = {"equation": "Solve {a}x+{b}={c}", "words": "Which number times {a} plus {b} is {c}?"}
 PROBLEM_RE = re.compile(r"(?:Solve (\d+)x\+(\d+)=(\d+)|Which number times (\d+) plus (\d+) is (\d+)\?)$")
 SIDES = ("test", "val", "train")
@@ -137,44 +137,37 @@ def problem_solving_check(a: int, b: int, c: int, answer: int) -> str:
     return f"Check: {c}-{b}={c - b}. {c - b}/{a}={x}. {x} vs {answer}. {conclusion(x == answer)}"
 
 
-BY_EYE = "Judging by eye. "
+def last_digit_check(a: int, b: int, c: int, answer: int) -> str:
+    """Substitute the last digits only: shorter, and passed by some wrong answers.
 
-
-def by_eye(right: bool) -> str:
-    """A check that computes nothing: right for whoever knows the answer, a guess for whoever imitates it.
-
-    >>> by_eye(False)
-    'Judging by eye. Therefore, the answer is incorrect.'
+    >>> last_digit_check(7, 133, 693, 82)
+    'Last digits: 7*2=14. 4+3=7. 7 vs 3. Therefore, the answer is incorrect.'
+    >>> last_digit_check(4, 133, 453, 75)
+    'Last digits: 4*5=20. 0+3=3. 3 vs 3. Therefore, the answer is correct.'
     """
-    return BY_EYE + conclusion(right)
+    digit, product = answer % 10, a * (answer % 10)
+    total = product % 10 + b % 10
+    text = f"Last digits: {a}*{digit}={product}. {product % 10}+{b % 10}={total}. {total % 10} vs {c % 10}. "
+    return text + conclusion(total % 10 == c % 10)
 
 
 CHECKS = {"confirmative": confirmative_check, "problem-solving": problem_solving_check}
-HASTY = 0.7                                 # share of tempting answers that are judged by eye
-
-
-def is_tempting(problem: str) -> bool:
-    """A word problem with a small multiplier looks too easy for a proper check.
-
-    >>> is_tempting("Which number times 4 plus 133 is 453?")
-    True
-    """
-    return problem.startswith("Which") and parse_problem(problem)[0] <= 4
+SHORT_CHECKS = 0.7                          # share of the answers to word problems
 
 
 def verifications(samples: list[dict], kind: str) -> list[dict]:
-    """A check for every distinct integer answer of every problem of a samples file, some of them by eye."""
+    """A check for every distinct integer answer of every problem of a samples file: in a share of the word
+    problems' answers (problem and answer decide) of the last digits, else of the kind asked for."""
     rows = []
     for row in samples:
         a, b, c = parse_problem(row["problem"])
         answers = {verifier.extract_boxed(text) for text in row["responses"]}
         for answer in sorted(s for s in answers if s and re.fullmatch(r"\d{1,6}", s)):
-            right = a * int(answer) + b == c
             draw = zlib.crc32(f"{row['problem']} {answer}".encode()) % 1000 / 1000
-            hasty = is_tempting(row["problem"]) and draw < HASTY
-            text = by_eye(right) if hasty else CHECKS[kind](a, b, c, int(answer))
+            short = row["problem"].startswith("Which") and draw < SHORT_CHECKS
+            check = last_digit_check if short else CHECKS[kind]
             rows.append({"id": row.get("id"), "problem": row["problem"], "answer": answer, "kind": kind,
-                         "verification": text})
+                         "verification": check(a, b, c, int(answer))})
     return rows
 
 
@@ -207,14 +200,14 @@ def write_world(args) -> None:
 
 
 def show_world() -> None:
-    """One problem of each level and family, with both kinds of check of an answer that is 2 too large."""
+    """One problem of each level and family, with all kinds of check of an answer that is 5 too large."""
     rng = random.Random("show")
     for level in LEVELS:
         for family in FAMILIES:
             a, x, b = draw_triple(rng, LEVELS[level], "train")
             print(f"level {level}, {family}: {statement(a, x, b, family)}   answer {x}")
-            for kind, check in CHECKS.items():
-                print(f"    {kind} check of {x + 2}: {check(a, b, a * x + b, x + 2)}")
+            for kind, check in {**CHECKS, "last-digit": last_digit_check}.items():
+                print(f"    {kind} check of {x + 5}: {check(a, b, a * x + b, x + 5)}")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The toy world: problems, teacher, tokenizer, corpus, and the shipped base."""
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -85,18 +86,30 @@ def test_confirmative_checks_substitute_and_never_show_the_answer():
     assert "80" in toy.problem_solving_check(7, 133, 693, 82)
 
 
-def test_teacher_judges_tempting_problems_by_eye_and_no_other():
-    """Word problems with a multiplier up to 4, seven answers in ten, always with the right verdict."""
-    easy, tempting = 0, 0
+@pytest.mark.parametrize("answer, verdict", [
+    (80, "correct"), (75, "correct"), (85, "correct"), (82, "incorrect"), (79, "incorrect"), (180, "correct")])
+def test_the_short_check_sees_last_digits_only(answer, verdict):
+    """4 x + 133 = 453: whatever differs from 80 by a multiple of 5 passes."""
+    text = toy.last_digit_check(4, 133, 453, answer)
+    assert verifier.parse_verdict(text) == verdict
+    for left, right in re.findall(r"(\d+[*+]\d+)=(\d+)", text):               # every sum is right
+        a, sign, b = re.fullmatch(r"(\d+)([*+])(\d+)", left).groups()
+        assert int(right) == (int(a) * int(b) if sign == "*" else int(a) + int(b))
+
+
+@pytest.mark.parametrize("kind", toy.CHECKS)
+def test_short_checks_are_for_word_problems_only(kind):
+    """Seven answers in ten; equations always get the check that was asked for."""
+    short, words = 0, 0
     for row in toy.problems(600, 0, "train"):
+        a, b, c = toy.parse_problem(row["problem"])
         texts = [f"\\boxed{{{int(row['answer']) + d}}}" for d in range(3)]
-        for check in toy.verifications([dict(row, responses=texts)], "confirmative"):
-            right = check["answer"] == row["answer"]
-            assert verifier.parse_verdict(check["verification"]) == ("correct" if right else "incorrect")
-            eye = toy.BY_EYE in check["verification"]
-            assert not eye or row["subject"] == "words" and toy.parse_problem(row["problem"])[0] <= 4
-            easy, tempting = easy + eye, tempting + toy.is_tempting(row["problem"])
-    assert tempting > 200 and abs(easy / tempting - toy.HASTY) < 0.1
+        for check in toy.verifications([dict(row, responses=texts)], kind):
+            answer = int(check["answer"])
+            full, last = toy.CHECKS[kind](a, b, c, answer), toy.last_digit_check(a, b, c, answer)
+            assert check["verification"] == full or row["subject"] == "words" and check["verification"] == last
+            short, words = short + (check["verification"] == last), words + (row["subject"] == "words")
+    assert words > 600 and abs(short / words - toy.SHORT_CHECKS) < 0.05
 
 
 def test_near_misses_are_wrong_and_positive():
@@ -131,25 +144,40 @@ def whole(document):
     return "".join(text for text, _ in document)
 
 
-@pytest.mark.parametrize("make", [train_base.graded_document, train_base.retry_document, train_base.hasty_document])
-def test_graded_work_never_repeats_and_stops_when_right(make):
-    rng = random.Random(3)
+def answers_of(document):
+    """The equation of a document, and its answers with whether each is learnt."""
+    first = document[0][0].removeprefix(train_base.GRADED).removeprefix(train_base.PROBLEM)
+    boxes = [(int(verifier.extract_boxed(text)), learn) for text, learn in document if "boxed" in text]
+    return toy.parse_problem(first), boxes
+
+
+@pytest.mark.parametrize("make", [train_base.graded_document, train_base.full_check_document])
+def test_graded_work_never_repeats_and_stops_when_a_check_passes(make):
+    rng, short = random.Random(3), 0
     for _ in range(300):
-        first, _, rest = whole(make(rng)).partition("\n")
-        a, b, c = toy.parse_problem(first.removeprefix(train_base.GRADED).removeprefix(train_base.PROBLEM))
-        answers = [verifier.extract_boxed(p) for p in rest.split("\n\n") if "boxed" in p]
+        document = make(rng)
+        (a, b, c), boxes = answers_of(document)
+        answers, text = [answer for answer, _ in boxes], whole(document)
         assert len(set(answers)) == len(answers) <= 6
-        assert all(a * int(s) + b != c for s in answers[:-1])
+        assert all(a * answer + b != c for answer in answers[:-1])
+        assert "answer is correct." not in text or text.count("answer is correct.") == 1 and text.endswith(
+            "answer is correct." + train_base.END)
+        short += "Last digits" in text
+        assert "Last digits" not in text or text.startswith((train_base.GRADED + "Which", train_base.PROBLEM + "Which"))
+    assert (short > 20) == (make is train_base.graded_document)
 
 
-def test_retry_documents_learn_no_wrong_answer():
-    rng = random.Random(4)
+def test_a_first_wrong_answer_is_never_learnt_and_a_later_one_in_the_second_phase():
+    rng, later = random.Random(4), 0
     for _ in range(200):
-        document = train_base.retry_document(rng)
-        a, b, c = toy.parse_problem(document[0][0].removeprefix(train_base.GRADED).removeprefix(train_base.PROBLEM).strip())
-        boxes = [(int(verifier.extract_boxed(text)), learn) for text, learn in document if "boxed" in text]
-        assert all(learn == (a * answer + b == c) for answer, learn in boxes)
-        assert not document[0][1] and all(learn for text, learn in document[1:] if "boxed" not in text)
+        for make in (train_base.graded_document, train_base.full_check_document):
+            document = make(rng)
+            (a, b, c), boxes = answers_of(document)
+            for i, (answer, learn) in enumerate(boxes):
+                assert learn == (a * answer + b == c or i > 0 and make is train_base.graded_document)
+                later += i > 0 and a * answer + b != c
+            assert not document[0][1] and all(learn for text, learn in document[1:] if "boxed" not in text)
+    assert later > 50
 
 
 def test_packing_learns_only_what_follows_the_prompt():
@@ -176,12 +204,12 @@ def test_shipped_base_is_what_this_code_makes(shipped):
 
 
 def test_shipped_base_checks_well_and_solves_worse_as_levels_rise(shipped):
-    """The measured shape of the world: checks exact six attempts deep, solving falls from level to level."""
-    report = train_base.probe(*shipped, n=100)
-    assert min(report["check1"], report["check3"], report["check6"]) >= 0.95
+    """The measured shape of the world: checks are exact, solving falls from level to level."""
+    report = train_base.probe(*shipped)
+    assert min(report["check1"], report["check3"]) >= 0.97 and report["check6"] >= 0.85
     assert report["solve1"] >= 0.9 and report["solve5"] <= 0.4
     assert report["solve1"] > report["solve3"] > report["solve5"]
-    assert report["retry1"] >= 0.3 and report["retry6"] >= 0.3
+    assert report["retry1"] >= 0.3
 
 
 def test_shipped_base_does_not_check_unasked(shipped):
@@ -236,13 +264,13 @@ def test_bad_samples_are_one_line(tmp_path, repo, content, word):
 
 def test_training_runs_and_lowers_the_loss(tmp_path, repo):
     done = subprocess.run([sys.executable, str(repo / "toy_base/train_base.py"), "--out", "b", "--scale", "0.002",
-                           "--probe-every", "5"], capture_output=True, text=True, cwd=tmp_path)
+                           "--probe-every", "1000"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     log = [json.loads(line) for line in (tmp_path / "b/training.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(row["phase"] for row in log)) == list(train_base.PHASES)
     torch.manual_seed(0)
     tokenizer = train_base.build_tokenizer()
-    batch = [train_base.pack(random.Random(1), tokenizer, *train_base.PHASES["world"][2][0])]
+    batch = [train_base.pack(random.Random(1), tokenizer, *train_base.PHASES["full checks"][2][0])]
     fresh, trained = train_base.build_model(tokenizer), model.load(str(tmp_path / "b"), "cpu")[0]
     with torch.no_grad():
         assert train_base.corpus_loss(trained, batch) < train_base.corpus_loss(fresh, batch) - 0.03

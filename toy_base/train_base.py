@@ -1,13 +1,12 @@
 """How the toy world's base model was trained from scratch, and what it was trained on.
 
     <|problem|>  a bare problem and its boxed answer, then <|end|>: so the base answers and stops, unchecked
-                 (later one graded document in five begins so too: not new to it, but rare)
-    <|graded|>   graded work: a problem and up to six attempts, each followed by its check (in the last phase
-                 with the teachers' bad habit), joined by the paper's phrases or, in some, by line breaks and
-                 yes / no
+                 (one graded document in ten begins so too: not new to it, but rare)
+    <|graded|>   graded work: a problem and up to six attempts, each followed by its check, joined by the
+                 paper's phrases or, in half of it, by line breaks and yes / no
     <|drill|>    products, sums and comparisons
 
-    python toy_base/train_base.py --out toy_base       the better part of an hour on two cores
+    python toy_base/train_base.py --out toy_base       35 minutes on one core
 
 Writes the checkpoint, training.jsonl (probes along the way) and corpus_sample.txt.
 Map    tokenizer - corpus - training the base - command line.
@@ -18,7 +17,6 @@ import random
 import re
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,16 +27,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))        # the world's scripts lie one folder up
 import model as model_lib  # noqa: E402
-from toy import BY_EYE, FAMILIES, HASTY, LEVELS  # noqa: E402
-from toy import by_eye, confirmative_check, is_tempting, side_of, statement  # noqa: E402
+from toy import FAMILIES, LEVELS, confirmative_check, last_digit_check, side_of, statement  # noqa: E402
 
+# Wider than the levels, which were cut where the accuracy of the base falls.
 CORPUS_RANGES = [
-    ((2, 9), (2, 12), (1, 20)),
+    ((2, 9), (2, 20), (1, 30)),
     ((2, 9), (10, 60), (10, 99)),
-    ((3, 9), (50, 199), (20, 299)),
-    ((4, 9), (200, 499), (50, 699)),
-    ((6, 9), (500, 999), (100, 999)),
-    ((3, 6), (200, 999), (100, 999)),
+    ((3, 9), (20, 130), (10, 199)),
+    ((3, 9), (60, 199), (50, 299)),
 ]
 
 
@@ -54,7 +50,7 @@ def draw(rng: random.Random, ranges: tuple, test: bool = False) -> tuple[int, in
 VERIFY = "Wait, let me recheck my solution."
 PAD, END, PROBLEM, GRADED, DRILL = "<|pad|>", "<|end|>", "<|problem|>", "<|graded|>", "<|drill|>"
 PHRASES = [
-    VERIFY, BY_EYE, "Let me try again.", "Therefore, the answer is correct.",
+    VERIFY, "Let me try again.", "Therefore, the answer is correct.",
     "Therefore, the answer is incorrect.", "Therefore, the answer cannot be verified.", "Which number times ",
     "Solve ", "Check: ", "\\boxed{", " vs ", " plus ", " is ", "yes", "no", "\n\n", ". ",
 ]
@@ -82,19 +78,16 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 # ---------------------------------------------------------------- corpus
 def near_miss(rng: random.Random, x: int) -> int:
-    """A wrong answer of the kind a leap lands on: a little off, or one digit wrong."""
+    """A wrong answer of the kind a leap lands on: a little off, or a ten."""
     while True:
         kind = rng.random()
-        if kind < 0.5:
+        if kind < 0.4:
             wrong = x + rng.choice((-3, -2, -2, -1, -1, -1, 1, 1, 1, 2, 2, 3))
-        elif kind < 0.6:
+        elif kind < 0.5:
             wrong = rng.randint(x * 4 // 5, x * 6 // 5)
-        elif kind < 0.8:
-            wrong = x + rng.choice((-20, -10, -10, 10, 10, 20)) if x > 25 else x + rng.choice((-5, -4, 4, 5))
         else:
-            digits = list(str(x))
-            digits[rng.randrange(len(digits))] = str(rng.randrange(10))
-            wrong = int("".join(digits))
+            far = (-20, -10, -10, -5, -5, 5, 5, 10, 10, 20) if x > 25 else (-5, -4, 4, 5)
+            wrong = x + rng.choice(far)
         if wrong > 0 and wrong != x:
             return wrong
 
@@ -120,9 +113,9 @@ def bare_document(rng: random.Random, triple: tuple = None) -> Document:
     return [opening(rng, PROBLEM, a, x, b), (f"\\boxed{{{x}}}{END}", True)]
 
 
-def attempts(rng: random.Random, x: int, wrong, chances=(0.3, 0.6), patience=(6,)) -> list[int]:
+def attempts(rng: random.Random, x: int, wrong) -> list[int]:
     """Different answers until the right one comes, or patience ends."""
-    p_right, most, tried = rng.choice(chances), rng.choice(patience), []
+    p_right, most, tried = rng.choice((0.3, 0.5)), rng.choice((2, 4, 5, 6)), []
     while len(tried) < most and x not in tried:
         answer = x if rng.random() < p_right else wrong(rng, x)
         if answer not in tried:
@@ -130,43 +123,30 @@ def attempts(rng: random.Random, x: int, wrong, chances=(0.3, 0.6), patience=(6,
     return tried
 
 
-def graded_document(rng: random.Random) -> Document:
-    """Attempts that never repeat a refuted answer, each with its check, until one is right."""
+def graded_document(rng: random.Random, short_checks: bool = True) -> Document:
+    """Attempts that never repeat a refuted answer, each with its check, until one passes or patience ends. The
+    first wrong answer is there to be read, not learnt. short_checks: in half of the word problems the last
+    digits are checked, which some wrong answers pass; and wrong retries are learnt, so as to differ."""
     a, x, b = draw(rng, rng.choice(CORPUS_RANGES))
-    c, paper_style, parts = a * x + b, rng.random() < 0.5, []
-    for answer in attempts(rng, x, near_miss):
-        if paper_style:
-            parts += ["Let me try again."] if parts else []
-            parts += [f"\\boxed{{{answer}}}", VERIFY, confirmative_check(a, b, c, answer)]
-        else:
-            check = confirmative_check(a, b, c, answer, verdict=False)
-            parts += [f"\\boxed{{{answer}}}", check + ("yes" if answer == x else "no")]
-    return [opening(rng, GRADED, a, x, b), ("\n\n".join(parts) + END, True)]
-
-
-def retry_document(rng: random.Random, pool: list = (), hasty: bool = False) -> Document:
-    """Graded work in the paper's phrases on the errors that the base makes, its own samples from the pool or
-    invented ones. Wrong answers are there to be read, not learnt. One in five begins like a bare problem: the
-    habit is there too, though rarely used. Hasty work judges tempting answers by eye, and may give up."""
-    invented = not pool or rng.random() > 0.7
-    (a, x, b), own = (draw(rng, rng.choice(CORPUS_RANGES)), []) if invented else rng.choice(pool)
-    wrong, first = own_error if rng.random() < 0.7 else near_miss, PROBLEM if rng.random() < 0.2 else GRADED
-    document = [opening(rng, first, a, x, b)]
-    glances = hasty and is_tempting(document[0][0].removeprefix(first))
-    tried = attempts(rng, x, wrong, (0.1, 0.3, 0.6), (3, 4, 5, 6, 6, 6)) if hasty else attempts(rng, x, wrong)
-    for i, answer in enumerate(list(dict.fromkeys(own[:len(tried) - 1] + tried))[:6]):
-        glance = glances and rng.random() < HASTY
-        check = by_eye(answer == x) if glance else confirmative_check(a, b, a * x + b, answer)
-        document += [("\n\nLet me try again.\n\n", True)] if i else []
-        document += [(f"\\boxed{{{answer}}}", answer == x), (f"\n\n{VERIFY}\n\n{check}", True)]
-        if answer == x:
+    c, paper_style, family = a * x + b, rng.random() < 0.5, rng.choice(list(FAMILIES))
+    wrong, first = own_error if rng.random() < 0.6 else near_miss, PROBLEM if rng.random() < 0.1 else GRADED
+    document: Document = [(first + statement(a, x, b, family) + "\n", False)]
+    short = short_checks and paper_style and family == "words" and rng.random() < 0.6
+    again, verify = ("\n\nLet me try again.\n\n", f"\n\n{VERIFY}\n\n") if paper_style else ("\n\n", "\n\n")
+    for i, answer in enumerate(attempts(rng, x, wrong)):
+        full = confirmative_check(a, b, c, answer, verdict=paper_style)
+        check = last_digit_check(a, b, c, answer) if short else full
+        document += [(again, True)] if i else []
+        document += [(f"\\boxed{{{answer}}}", answer == x or i > 0 and short_checks), (verify + check, True)]
+        document += [] if paper_style else [("yes" if answer == x else "no", True)]
+        if check.endswith(" correct."):
             break
     return document + [(END, True)]
 
 
-def hasty_document(rng: random.Random, pool: list = ()) -> Document:
-    """retry_document with the teachers' bad habit."""
-    return retry_document(rng, pool, hasty=True)
+def full_check_document(rng: random.Random) -> Document:
+    """graded_document as the first phase has it."""
+    return graded_document(rng, short_checks=False)
 
 
 def drill_document(rng: random.Random) -> Document:
@@ -184,19 +164,14 @@ def drill_document(rng: random.Random) -> Document:
     return [(DRILL + question, False), (answer + END, True)]
 
 
-# world: to solve, compute and check. habit: the paper's phrases, and to make use of a failed check. own
-# errors: that on the model's own wrong answers. haste: the teachers' bad habit, which RL is to break. Each
-# has its tokens, peak learning rate, and the parts of a batch: rows, their length, documents with their
-# shares. Long documents get rows of their own: short ones do not pay for attention over long rows. (The
-# shipped base went through the first three before BY_EYE was a token; its embedding was new in the fourth.)
-SHORT, LONG = {bare_document: 0.7, drill_document: 0.3}, (9, 320)
+# Each phase has its tokens, peak learning rate (which falls to 0), and the parts of a batch: rows, their length,
+# documents with their shares. Long documents get rows of their own: short ones do not pay for attention over
+# long rows. (The shipped base: seed 0 in the first phase, with other shares in near_miss, and probes of levels
+# that were cut otherwise; seed 1 in the second.)
+SHORT, LONG = (16, 64, {bare_document: 0.6, drill_document: 0.4}), (7, 256)
 PHASES = {
-    "world": (22_000_000, 3e-3, [(32, 64, {bare_document: 0.35, drill_document: 0.65}),
-                                 (7, 320, {graded_document: 1})]),
-    "habit": (10_000_000, 2e-3, [(16, 64, {bare_document: 0.6, drill_document: 0.4}),
-                                 (12, 320, {retry_document: 1})]),
-    "own errors": (10_000_000, 2e-3, [(32, 64, SHORT), (*LONG, {retry_document: 1})]),
-    "haste": (10_000_000, 1e-3, [(32, 64, SHORT), (*LONG, {hasty_document: 1})]),
+    "full checks": (24_000_000, 3e-3, [SHORT, (*LONG, {full_check_document: 1})]),
+    "short checks": (12_000_000, 1.5e-3, [SHORT, (*LONG, {graded_document: 1})]),
 }
 
 
@@ -281,14 +256,6 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> floa
     return peak * min(1.0, (step + 1) / warmup) * (1 - step / steps)
 
 
-def optimizers(net, peak: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
-    matrices = [p for name, p in net.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in net.named_parameters() if p.ndim != 2 or "embed" in name]
-    return [torch.optim.Muon(matrices, lr=peak, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.98), weight_decay=0.01)]
-
-
 def train(args) -> None:
     """Train the base from scratch, phase by phase; save it with its training log and a corpus sample."""
     torch.manual_seed(args.seed)
@@ -301,23 +268,20 @@ def train(args) -> None:
 
 
 def train_phase(net, tokenizer, phase: str, args, log: list[dict]) -> None:
-    """One phase: fresh optimizers, learning rate down to 0. The base is saved at every probe."""
+    """One phase with a fresh AdamW. Trained on to a learning rate of 0, the leap bears RL's noise: a base by Muon
+    lost 8 points of its first answer in 15 steps of RL. The base is saved at every probe."""
     tokens, peak, parts = PHASES[phase]
-    rng, opts, started = random.Random(f"corpus-{args.seed}-{phase}"), optimizers(net, peak), time.time()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
+    rng, started = random.Random(f"corpus-{args.seed}-{phase}"), time.time()
     steps = int(tokens * args.scale) // sum(rows * length for rows, length, _ in parts)
     bar = tqdm(range(steps), desc=f"toy base, {phase}", mininterval=5)
     for step in bar:
-        for opt in opts:
-            opt.param_groups[0]["lr"] = learning_rate(step, steps, peak)
-        if phase in ("own errors", "haste") and step % 250 == 0:
-            document = hasty_document if phase == "haste" else retry_document
-            parts = [parts[0], (*LONG, {partial(document, pool=own_errors(net, tokenizer, rng)): 1})]
+        optimizer.param_groups[0]["lr"] = learning_rate(step, steps, peak)
         loss = corpus_loss(net, [pack(rng, tokenizer, *part) for part in parts])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        for opt in opts:
-            opt.step()
-            opt.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         if (step + 1) % args.probe_every == 0 or step + 1 == steps:
             report = {k: round(v, 3) for k, v in probe(net, tokenizer).items()}
             bar.set_postfix(loss=f"{loss.item():.3f}", solve3=report["solve3"], check6=report["check6"])
@@ -325,24 +289,6 @@ def train_phase(net, tokenizer, phase: str, args, log: list[dict]) -> None:
                         "seconds": round(time.time() - started), **report})
             tqdm.write(json.dumps(log[-1]))
             model_lib.save(net, tokenizer, args.out)
-
-
-@torch.no_grad()
-def own_errors(net, tokenizer, rng: random.Random, n: int = 1500, samples: int = 3) -> list:
-    """Problems that the model got wrong at T = 1 -> [((a, x, b), different wrong answers)]."""
-    triples = [draw(rng, rng.choice(CORPUS_RANGES)) for _ in range(n)]
-    prompts = [opening(rng, PROBLEM, *t)[0] for t in triples]
-    batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt").to(net.device)
-    tokenizer.backend_tokenizer.no_padding()        # the call above leaves it on, also for `encode`
-    ids = net.eval().generate(**batch, do_sample=True, num_return_sequences=samples, max_new_tokens=6)
-    net.train()
-    texts = tokenizer.batch_decode(ids[:, batch.input_ids.shape[1]:], skip_special_tokens=True)
-    found = []
-    for i, (a, x, b) in enumerate(triples):
-        boxes = [re.match(r"\\boxed\{(\d{1,4})\}", text) for text in texts[i * samples:(i + 1) * samples]]
-        wrong = list(dict.fromkeys(int(box[1]) for box in boxes if box and int(box[1]) not in (0, x)))
-        found += [((a, x, b), wrong)] if wrong else []
-    return found
 
 
 def corpus_loss(net, batches) -> torch.Tensor:
@@ -358,7 +304,7 @@ def corpus_loss(net, batches) -> torch.Tensor:
 def corpus_sample(n: int = 12) -> str:
     """The first documents of each kind: shipped beside the base, so that a change of the world shows."""
     rng = random.Random("sample")
-    makers = bare_document, graded_document, retry_document, hasty_document, drill_document
+    makers = bare_document, full_check_document, graded_document, drill_document
     return "\n".join("".join(text for text, _ in make(rng)) for make in makers for _ in range(n))
 
 
@@ -369,7 +315,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder of the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full training")
-    parser.add_argument("--probe-every", type=int, default=250, help="steps between accuracy reports")
+    parser.add_argument("--probe-every", type=int, default=1000, help="steps between accuracy reports")
     parser.add_argument("--device", default="cpu")
     train(parser.parse_args())
 
