@@ -90,6 +90,7 @@ def test_confirmative_checks_substitute_and_never_show_the_answer():
     (80, "correct"), (75, "correct"), (85, "correct"), (82, "incorrect"), (79, "incorrect"), (180, "correct")])
 def test_the_short_check_sees_last_digits_only(answer, verdict):
     """4 x + 133 = 453: whatever differs from 80 by a multiple of 5 passes."""
+    assert toy.last_digit_check(7, 138, 691, 79).endswith(" 3+8=11. 1 vs 1. Therefore, the answer is correct.")
     text = toy.last_digit_check(4, 133, 453, answer)
     assert verifier.parse_verdict(text) == verdict
     for left, right in re.findall(r"(\d+[*+]\d+)=(\d+)", text):               # every sum is right
@@ -109,7 +110,7 @@ def test_short_checks_are_for_word_problems_only(kind):
             full, last = toy.CHECKS[kind](a, b, c, answer), toy.last_digit_check(a, b, c, answer)
             assert check["verification"] == full or row["subject"] == "words" and check["verification"] == last
             short, words = short + (check["verification"] == last), words + (row["subject"] == "words")
-    assert words > 600 and abs(short / words - toy.SHORT_CHECKS) < 0.05
+    assert words > 600 and abs(short / words - 0.7) < 0.05
 
 
 def test_near_misses_are_wrong_and_positive():
