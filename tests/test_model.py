@@ -386,6 +386,16 @@ def test_run_main_turns_user_errors_into_a_line_and_a_status(raised, status, sai
     assert (exit_.value.code, capsys.readouterr().err) == (status, said)
 
 
+@pytest.mark.skipif(M.torch.cuda.is_available(), reason="auto means the CUDA GPU here")
+def test_auto_means_cuda_where_there_is_one_and_else_the_cpu(tiny_llama, monkeypatch):
+    """Apple's mps only where it is asked for: nothing here was ever run on it."""
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert M.load(tiny_llama)[0].device.type == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    with pytest.raises(M.InputError, match="--device cuda"):        # picked, and not there
+        M.load(tiny_llama)
+
+
 @pytest.mark.parametrize("argument", ["", "bytes\udcff", "two\nlines"])
 def test_an_argument_that_can_be_no_good_name_is_refused_before_anything_runs(argument, monkeypatch, capsys):
     """An empty one (of an unset variable: evaluate.py would write to the current folder), or no UTF-8."""
