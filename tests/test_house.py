@@ -16,7 +16,7 @@ LIBRARIES = {"torch", "transformers", "tokenizers", "datasets", "tqdm", "sympy",
 ALLOWED = {"equivalence": set(), "verifier": {"equivalence"}, "model": {"verifier"}}     # who imports what of ours
 # Lower a number when a file shrinks, never raise it.
 MOST = {"model": 495, "verifier": 260, "equivalence": 1100, "sample": 368, "sft": 429, "rl_outcome": 505,
-        "rl_process": 595, "evaluate": 440, "toy": 320}
+        "rl_process": 595, "evaluate": 440, "toy": 240}
 READING_PATH, MOST_CHANGED, MOST_FUNCTION_LINES, MOST_COLUMNS = 2632, 186, 60, 110
 TOP_LEVEL = {"README.md", "EXPERIMENTS.md", "LICENSE", "pytest.ini", "run.sh", "test.sh", "requirements.txt",
              "requirements-dev.txt", "toy_results.png", *(f"{name}.py" for name in MOST)}

@@ -268,8 +268,7 @@ def train(args) -> None:
 
 
 def train_phase(net, tokenizer, phase: str, args, log: list[dict]) -> None:
-    """One phase with a fresh AdamW. Trained on to a learning rate of 0, the leap bears RL's noise: a base by Muon
-    lost 8 points of its first answer in 15 steps of RL. The base is saved at every probe."""
+    """One phase: fresh AdamW, learning rate down to 0. The base is saved at every probe."""
     tokens, peak, parts = PHASES[phase]
     optimizer = torch.optim.AdamW(net.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
     rng, started = random.Random(f"corpus-{args.seed}-{phase}"), time.time()
