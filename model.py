@@ -135,7 +135,7 @@ def check_room(model, prompts, max_new_tokens):
     """One rule for sampling and RL: a response ends, unfinished, at the model's last position.
     With max_new_tokens = 0 the prompts are whole texts, which may reach it."""
     longest, most = max(map(len, prompts)), most_positions(model)
-    if longest + (max_new_tokens > 0) > most:
+    if longest + min(1, max_new_tokens) > most:       # room for one token more
         raise InputError(f"a prompt of {longest} tokens fills the model's {most} positions")
     if not all(prompts) or max(map(max, prompts)) >= len(model.get_input_embeddings().weight):
         raise InputError("a text is empty, or has tokens that the tokenizer knows and the model does not")
