@@ -12,10 +12,10 @@ DATA=${DATA:-SVAMP/data/mawps-asdiv-a_svamp}
   echo "error: no $DATA/train.csv: git clone https://github.com/arkilpatel/SVAMP, or set DATA" >&2; exit 2; }
 run=words-$(basename "$MODEL")-seed$SEED
 problems=1000 stored=256 val=64 tests=300 longest=200 epochs=1 steps=18 prompts=16 batches=8
-base=4800 least=0.1 most=0.9 most_offline=0.7       # how many problems, steps and so on
+base=4800 again=400 least=0.1 most=0.9 most_offline=0.7      # how many problems, steps and so on
 case "${1:-}" in
   "") ;;
-  --fast) run=fast-$run base=400 problems=100 stored=32 val=16 tests=16 longest=128
+  --fast) run=fast-$run base=400 again=40 problems=100 stored=32 val=16 tests=16 longest=128
     epochs=3 steps=2 prompts=4 batches=2 least=0 most=1 most_offline=1 ;;
   *) echo "error: usage: [MODEL=M] [DATA=FOLDER] [SEED=N] bash $0 [--fast]" >&2; exit 2 ;;
 esac
@@ -70,6 +70,12 @@ head -n $val "$R/data/val.jsonl" > "$R/val.jsonl"
 stage "Stage -1: learn to answer as '3 + 2 = 5. \\boxed{5}': the base, and Table 2's baseline"
 once "$R/base.jsonl" $PY sft.py build --original-solutions --samples "$R/base-problems.jsonl" \
   --out "$R/base.jsonl"
+# For stage 1: drills that the base has not seen. Without them it forgets its sums while it learns to check.
+tail -n +$((base + 1)) "$R/data/base.jsonl" | { grep '"id": "drill' || true; } | sed "$((again + 1)),\$d" \
+  > "$R/drill-problems.jsonl"
+[ -s "$R/drill-problems.jsonl" ] || : > "$R/drills.jsonl"  # DRILLS=0
+once "$R/drills.jsonl" $PY sft.py build --original-solutions --samples "$R/drill-problems.jsonl" \
+  --out "$R/drills.jsonl"
 train --model "$MODEL" --data "$R/base.jsonl" --out "$R/base" --kl-coef 0 --lr $BASE_LR --epochs $EPOCHS
 
 stage "Stage 0: 5 answers at T = 0.7, two kinds of check for each, trajectories"
@@ -78,15 +84,19 @@ sample --model "$R/base/last" --data "$R/data/train.jsonl" --limit $problems --n
 for kind in confirmative problem-solving; do
   once "$R/checks-$kind.jsonl" words --verify "$R/base-train.jsonl" --kind $kind --out "$R/checks-$kind.jsonl"
   once "$R/$kind.jsonl" $PY sft.py build --samples "$R/base-train.jsonl" --kind $kind --seed $SEED \
-    --verifications "$R/checks-$kind.jsonl" --keep 0.7 1 1 1 --out "$R/$kind.jsonl"
+    --verifications "$R/checks-$kind.jsonl" --keep 1 0.5 0.5 0.5 --out "$R/$kind.jsonl"
 done
 # Table 2: the same problems and settings, without checks
 once "$R/original.jsonl" $PY sft.py build --original-solutions --samples "$R/confirmative.jsonl" \
   --out "$R/original.jsonl"
 
 stage "Stage 1: behaviour initialisation, the teacher's checks undo the equation"
-bi() { train --model "$R/base/last" --lr $BI_LR --epochs $BI_EPOCHS --kl-coef 0.1 --kl-on first "$@"; }
-bi --data "$R/confirmative.jsonl" --out "$R/bi"
+bi() {                                                     # bi TRAJECTORIES FOLDER
+  cat "$R/$1.jsonl" "$R/drills.jsonl" > "$R/$1-drills.jsonl"
+  train --model "$R/base/last" --lr $BI_LR --epochs $BI_EPOCHS --kl-coef 0.1 --kl-on first \
+    --data "$R/$1-drills.jsonl" --out "$R/$2"
+}
+bi confirmative bi
 
 stage "Stage 2: outcome-level RLOO and process-level group RL, side by side"
 # Problems that the base got right 1 to 4 times of 5. One pass: about as many as the steps ask for.
@@ -112,9 +122,9 @@ report() {                                                 # report test|svamp N
 for set in test svamp; do report $set all BI=bi base=base ORL=orl PRL=prl; done
 
 stage "Table 6: problem-solving checks instead; beside it Table 2: original solutions; and offline PRL"
-solving() { bi --data "$R/problem-solving.jsonl" --out "$R/bi-solving"; greedy bi-solving; }
+solving() { bi problem-solving bi-solving; greedy bi-solving; }
 rest() {
-  bi --data "$R/original.jsonl" --out "$R/original"
+  bi original original
   greedy original
   sample --model "$R/bi/last" --data "$R/data/train.jsonl" --limit $stored --num-samples 4 \
     --temperature 0.7 --max-new-tokens $longest --out "$R/bi-train.jsonl"
