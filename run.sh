@@ -15,11 +15,11 @@ trap 'kill $(jobs -p) 2>/dev/null || true' EXIT            # no stage outlives t
 python=.venv/bin/python SEED=${SEED:-0}
 
 R=runs/seed$SEED results=results/seed$SEED
-train=8000 val=200 test=1000 epochs=2 steps=80 evals=40 names="base bi orl prl"
+train=8000 val=200 test=1000 lr=2e-4 epochs=1 steps=60 evals=30 names="base bi orl prl"
 case "$*" in
   "") ;;
   --no-rl) names="base bi" results=results/bi-seed$SEED ;;
-  --fast) R=runs/fast$SEED results=results/fast$SEED train=300 val=40 test=100 epochs=8 steps=4 evals=4 ;;
+  --fast) R=runs/fast$SEED results=results/fast$SEED train=300 val=40 test=100 lr=5e-4 epochs=8 steps=4 evals=4 ;;
   *) echo "error: usage: [SEED=N] bash run.sh [--fast | --no-rl]" >&2; exit 2 ;;
 esac
 [[ $SEED =~ ^[0-9]+$ ]] || { echo "error: SEED=$SEED: a whole number from 0 on" >&2; exit 2; }
@@ -46,16 +46,16 @@ once $R/trajectories.jsonl $python sft.py build --samples $R/base-train.jsonl --
 # --kl-on first: hold the first solution, masked or not, near the base, so that the skill to solve stays
 stage "Stage 1: behaviour initialisation (equation 1)"
 $python sft.py train --model $R/toy/base --data $R/trajectories.jsonl --out $R/bi \
-  --lr 5e-4 --schedule linear --epochs $epochs --kl-coef 0.3 --kl-on first --seed $SEED --resume
+  --lr $lr --schedule linear --epochs $epochs --kl-coef 0.3 --kl-on first --seed $SEED --resume
 
 if [ "$names" != "base bi" ]; then
 stage "Stage 2: outcome-level RLOO (equations 2, 3) and process-level group RL (4-6), side by side"
-# Problems that the base solves sometimes. One update a rollout: the ratio is 1 and nothing is clipped.
-# Validation problems draw the curve and pick best/. ORL writes its progress to orl.log.
-rl=(--model $R/bi/last --data $R/toy/train.jsonl --samples $R/base-train.jsonl --eval-data $R/toy/val.jsonl
-    --steps $steps --eval-every $evals --prompts-per-step 64 --num-samples 4
+# Problems that the base got wrong twice of five times or more often. One update a rollout: the ratio is 1 and
+# nothing is clipped. Validation problems draw the curve and pick best/. ORL writes its progress to orl.log.
+rl=(--model $R/bi/last --data $R/toy/train.jsonl --samples $R/base-train.jsonl --min-acc 0 --max-acc 0.7
+    --eval-data $R/toy/val.jsonl --steps $steps --eval-every $evals --prompts-per-step 32 --num-samples 8
     --updates-per-rollout 1 --lr 1e-4 --schedule linear --warmup 3 --beta 0.05
-    --temperature 0.7 --max-new-tokens 300 --max-tokens 4096 --seed $SEED --resume)
+    --temperature 0.5 --max-new-tokens 300 --max-tokens 4096 --seed $SEED --resume)
 $python rl_outcome.py "${rl[@]}" --out $R/orl > $R/orl.log 2>&1 & orl=$!
 $python rl_process.py "${rl[@]}" --out $R/prl --baseline level --average batch
 wait $orl || { tail -n 3 $R/orl.log >&2; exit 1; }

@@ -35,7 +35,7 @@ def test_final_accuracy_differs_from_bi_by_more_than_two_standard_errors(reports
 @pytest.mark.parametrize("model", ["BI", "ORL", "PRL"])
 def test_behaviour(reports, model):
     """It checks rightly, stops by itself, mends more than it spoils, and tries more at harder ones."""
-    assert over_seeds(reports, model, "VA") >= 0.90
+    assert over_seeds(reports, model, "VA") >= (0.80 if model == "BI" else 0.95)     # BI trusts lucky checks
     assert over_seeds(reports, model, "finished") >= 0.97
     assert over_seeds(reports, model, "ICR") > over_seeds(reports, model, "CIR")
     trials = [over_seeds(reports, model, f"level={level} trials") for level in range(1, 6)]

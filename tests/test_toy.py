@@ -181,6 +181,25 @@ def test_a_first_wrong_answer_is_never_learnt_and_a_later_one_in_the_second_phas
     assert later > 50
 
 
+def test_the_bases_own_wrong_answers_are_read_and_the_right_one_is_learnt(shipped):
+    """The last phase: what the base gets wrong by itself, each answer once, on the training side only."""
+    torch.manual_seed(0)
+    pool = train_base.own_errors(*shipped, random.Random(5), n=300)
+    assert 30 < len(pool) < 200 and any(len(wrong) > 1 for _, _, wrong in pool)
+    for (a, x, b), family, wrong in pool:
+        assert toy.side_of(a, x, b) == "train" and family in toy.FAMILIES
+        assert wrong and x not in wrong and len(set(wrong)) == len(wrong) <= 5
+    rng, own, lengths, known = random.Random(6), 0, set(), {triple: set(wrong) for triple, _, wrong in pool}
+    for _ in range(400):
+        (a, b, c), boxes = answers_of(train_base.graded_document(rng, pool=pool))
+        x, retries = (c - b) // a, [answer for answer, _ in boxes]
+        if set(retries[:-1]) <= known.get((a, x, b), set()) and not any(learn for _, learn in boxes[:-1]):
+            own += 1
+            lengths.add(len(retries))
+            assert boxes[-1] == (x, True) or a * boxes[-1][0] % 10 == a * x % 10      # or a short check passed it
+    assert own > 280 and {2, 3} <= lengths <= {1, 2, 3, 4, 5}
+
+
 def test_packing_learns_only_what_follows_the_prompt():
     tokenizer = train_base.build_tokenizer()
     ids, learn = train_base.pack(random.Random(0), tokenizer, 32, 64, {train_base.bare_document: 0.5, train_base.drill_document: 0.5})
@@ -280,7 +299,7 @@ def test_training_runs_and_lowers_the_loss(tmp_path, repo):
     assert list(dict.fromkeys(row["phase"] for row in log)) == list(train_base.PHASES)
     torch.manual_seed(0)
     tokenizer = train_base.build_tokenizer()
-    batch = [train_base.pack(random.Random(1), tokenizer, *train_base.PHASES["full checks"][2][0])]
+    batch = [train_base.pack(random.Random(1), tokenizer, *train_base.SHORT)]
     fresh, trained = train_base.build_model(tokenizer), model.load(str(tmp_path / "b"), "cpu")[0]
     with torch.no_grad():
         assert train_base.corpus_loss(trained, batch) < train_base.corpus_loss(fresh, batch) - 0.03
