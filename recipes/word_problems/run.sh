@@ -11,11 +11,11 @@ DATA=${DATA:-SVAMP/data/mawps-asdiv-a_svamp}
 [ -e "$DATA/train.csv" ] || {
   echo "error: no $DATA/train.csv: git clone https://github.com/arkilpatel/SVAMP, or set DATA" >&2; exit 2; }
 run=words-$(basename "$MODEL")-seed$SEED
-problems=1000 stored=256 val=64 tests=300 longest=200 epochs=1 steps=18 prompts=16 batches=8
+problems=1000 stored=256 val=64 tests=300 longest=200 rollout=160 epochs=1 steps=26 prompts=16 batches=8
 base=4800 again=400 least=0.1 most=0.9 most_offline=0.7      # how many problems, steps and so on
 case "${1:-}" in
   "") ;;
-  --fast) run=fast-$run base=400 again=40 problems=100 stored=32 val=16 tests=16 longest=128
+  --fast) run=fast-$run base=400 again=40 problems=100 stored=32 val=16 tests=16 longest=128 rollout=128
     epochs=3 steps=2 prompts=4 batches=2 least=0 most=1 most_offline=1 ;;
   *) echo "error: usage: [MODEL=M] [DATA=FOLDER] [SEED=N] bash $0 [--fast]" >&2; exit 2 ;;
 esac
@@ -100,12 +100,12 @@ bi confirmative bi
 
 stage "Stage 2: outcome-level RLOO and process-level group RL, side by side"
 # Problems that the base got right 1 to 4 times of 5. One pass: about as many as the steps ask for.
-rl=(--model "$R/bi/last" --dtype $DTYPE --max-tokens $TOKENS --lr $RL_LR --schedule linear --warmup 2
-    --temperature 0.7 --max-new-tokens $longest --min-acc $least --seed $SEED --resume)
+rl=(--model "$R/bi/last" --dtype $DTYPE --max-tokens $TOKENS --lr $RL_LR --schedule linear --warmup 3
+    --temperature 0.7 --min-acc $least --seed $SEED --resume)
 online=("${rl[@]}" --data "$R/data/train.jsonl" --samples "$R/base-train.jsonl" --max-acc $most
         --eval-data "$R/val.jsonl" --eval-every $((STEPS / 2)) --save-every 4
         --steps $STEPS --prompts-per-step $prompts --num-samples 4
-        --updates-per-rollout 1 --ratio sum --beta 0.02)
+        --max-new-tokens $rollout --updates-per-rollout 1 --beta 0.05)
 outcome() { $PY rl_outcome.py "${online[@]}" --out "$R/orl"; }
 process() { $PY rl_process.py "${online[@]}" --out "$R/prl" --baseline level --average batch; }
 beside outcome process
@@ -129,7 +129,8 @@ rest() {
   sample --model "$R/bi/last" --data "$R/data/train.jsonl" --limit $stored --num-samples 4 \
     --temperature 0.7 --max-new-tokens $longest --out "$R/bi-train.jsonl"
   $PY rl_process.py "${rl[@]}" --offline "$R/bi-train.jsonl" --max-acc $most_offline --steps $batches \
-    --prompts-per-step 16 --num-samples 4 --updates-per-rollout 1 --ratio sum --beta 0.1 --out "$R/offline"
+    --prompts-per-step 16 --num-samples 4 --max-new-tokens $longest \
+    --updates-per-rollout 1 --ratio sum --beta 0.1 --out "$R/offline"
   greedy offline
 }
 beside solving rest
