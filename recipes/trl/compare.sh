@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One algorithm, two implementations: rl_outcome.py in one process, TRL's RLOOTrainer in two. Both
-# start from the BI checkpoint of run.sh, with its rewards, sizes, temperature, beta and learning rate.
+# start from the BI checkpoint of run.sh and take the same rewards, sizes, temperature and learning rate
+# (those of an earlier run.sh: README.md beside this file).
 #   bash run.sh --no-rl && bash recipes/trl/compare.sh
 #   SEED=1 STEPS=40 PROMPTS=32 LR=1e-4 LIMIT=500 bash recipes/trl/compare.sh     a seed, a shorter run
 # Reads runs/seed0/{toy, bi}. Writes runs/seed0/trl/ and results/trl-seed0. What is finished is not
