@@ -11,7 +11,7 @@ DATA=${DATA:-SVAMP/data/mawps-asdiv-a_svamp}
 [ -e "$DATA/train.csv" ] || {
   echo "error: no $DATA/train.csv: git clone https://github.com/arkilpatel/SVAMP, or set DATA" >&2; exit 2; }
 run=words-$(basename "$MODEL")-seed$SEED
-problems=1000 stored=256 val=64 tests=300 longest=200 rollout=160 epochs=1 steps=26 prompts=16 batches=8
+problems=1000 stored=256 val=64 tests=300 longest=200 rollout=160 epochs=1 steps=34 prompts=16 batches=8
 base=4800 again=400 least=0.1 most=0.9 most_offline=0.7      # how many problems, steps and so on
 case "${1:-}" in
   "") ;;
@@ -20,7 +20,7 @@ case "${1:-}" in
   *) echo "error: usage: [MODEL=M] [DATA=FOLDER] [SEED=N] bash $0 [--fast]" >&2; exit 2 ;;
 esac
 # For a model of 1 B parameters or more divide the learning rates by ten.
-BASE_LR=${BASE_LR:-2e-4} BI_LR=${BI_LR:-1e-4} RL_LR=${RL_LR:-5e-5}
+BASE_LR=${BASE_LR:-2e-4} BI_LR=${BI_LR:-1e-4} RL_LR=${RL_LR:-2e-5}
 EPOCHS=${EPOCHS:-$epochs} BI_EPOCHS=${BI_EPOCHS:-2} STEPS=${STEPS:-$steps}
 DRILLS=${DRILLS:-1800}                                     # a dozen sums each, for the base
 DTYPE=${DTYPE:-bf16} TOKENS=${TOKENS:-2048}                # padded tokens in a micro-batch: memory
