@@ -277,7 +277,7 @@ def probe(net, tokenizer, n: int = 200) -> dict:
 def deep_work(rng: random.Random, depth: int) -> tuple[Document, Document]:
     """Graded work with `depth` wrong attempts, before the last one's check, and before the right retry."""
     a, x, b = draw(rng, rng.choice(list(LEVELS.values())), test=True)
-    text = GRADED + statement(a, x, b, "equation") + "\n"        # never judged by eye
+    text = GRADED + statement(a, x, b, "equation") + "\n"        # always checked in full
     for i in range(depth):
         wrong = own_error(rng, x)
         before = text + f"\\boxed{{{wrong}}}\n\n{VERIFY}\n\n"
