@@ -179,7 +179,7 @@ def drill_document(rng: random.Random) -> Document:
 # Each phase has its tokens, peak learning rate (which falls to 0) and graded work. The parts of a batch: rows,
 # their length, documents with their shares. Long documents get rows of their own: short ones do not pay for
 # attention over long rows. (The shipped base: seed 0 in the first phase, with other shares in near_miss, and
-# probes of levels that were cut otherwise; seed 1 in the second, 2 in the third.)
+# probes of levels that were cut otherwise; seed 1 in the second, 2 in the third, run on its own.)
 SHORT, LONG = (16, 64, {bare_document: 0.6, drill_document: 0.4}), (7, 256)
 PHASES = {
     "full checks": (24_000_000, 3e-3, full_check_document),
