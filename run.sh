@@ -3,6 +3,7 @@
 #   bash run.sh            the full run (results/seed0)        SEED=1 bash run.sh   another seed
 #   bash run.sh --fast     a short smoke run (results/fast0): it shows the machinery, it learns next to nothing
 #   bash run.sh --no-rl    the full run up to behaviour initialisation (its report: results/bi-seed0)
+#   bash run.sh --long     300 RL steps instead of 60, from the same start (results/long-seed0)
 # Run it again after an interruption: finished stages are skipped, the others resume. To change a flag, remove
 # the folder of the stage and of those after it (or runs/seed0 as a whole) first.
 set -euo pipefail
@@ -15,13 +16,15 @@ trap 'kill $(jobs -p) 2>/dev/null || true' EXIT            # no stage outlives t
 python=.venv/bin/python SEED=${SEED:-0}
 
 R=runs/seed$SEED results=results/seed$SEED
-train=8000 val=200 test=1000 lr=2e-4 epochs=1 steps=60 evals=30 names="base bi orl prl"
+train=8000 val=200 test=1000 lr=2e-4 epochs=1 steps=60 evals=30 schedule=linear long= names=
 case "$*" in
   "") ;;
   --no-rl) names="base bi" results=results/bi-seed$SEED ;;
+  --long) results=results/long-seed$SEED steps=300 evals=100 schedule=constant long=-long ;;
   --fast) R=runs/fast$SEED results=results/fast$SEED train=300 val=40 test=100 lr=5e-4 epochs=8 steps=4 evals=4 ;;
-  *) echo "error: usage: [SEED=N] bash run.sh [--fast | --no-rl]" >&2; exit 2 ;;
+  *) echo "error: usage: [SEED=N] bash run.sh [--fast | --no-rl | --long]" >&2; exit 2 ;;
 esac
+names=${names:-base bi orl$long prl$long}
 [[ $SEED =~ ^[0-9]+$ ]] || { echo "error: SEED=$SEED: a whole number from 0 on" >&2; exit 2; }
 started=$SECONDS
 stage() { printf '\n== %s  (%d min %02d s)\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)); }
@@ -54,11 +57,11 @@ stage "Stage 2: outcome-level RLOO (equations 2, 3) and process-level group RL (
 # nothing is clipped. Validation problems draw the curve and pick best/. ORL writes its progress to orl.log.
 rl=(--model $R/bi/last --data $R/toy/train.jsonl --samples $R/base-train.jsonl --min-acc 0 --max-acc 0.7
     --eval-data $R/toy/val.jsonl --steps $steps --eval-every $evals --prompts-per-step 32 --num-samples 8
-    --updates-per-rollout 1 --lr 1e-4 --schedule linear --warmup 3 --beta 0.05
+    --updates-per-rollout 1 --lr 1e-4 --schedule $schedule --warmup 3 --beta 0.05
     --temperature 0.5 --max-new-tokens 300 --max-tokens 4096 --seed $SEED --resume)
-$python rl_outcome.py "${rl[@]}" --out $R/orl > $R/orl.log 2>&1 & orl=$!
-$python rl_process.py "${rl[@]}" --out $R/prl --baseline level --average batch
-wait $orl || { tail -n 3 $R/orl.log >&2; exit 1; }
+$python rl_outcome.py "${rl[@]}" --out $R/orl$long > $R/orl$long.log 2>&1 & orl=$!
+$python rl_process.py "${rl[@]}" --out $R/prl$long --baseline level --average batch
+wait $orl || { tail -n 3 $R/orl$long.log >&2; exit 1; }
 fi
 
 stage "Greedy responses of the models to the test problems: looked at once, here"
@@ -70,8 +73,8 @@ done
 stage "The paper's metrics, with intervals (App. E)"
 files=(base=$R/test-base.jsonl BI=$R/test-bi.jsonl --against BI)
 if [ "$names" != "base bi" ]; then
-  files+=(ORL=$R/test-orl.jsonl PRL=$R/test-prl.jsonl)
-  files+=(--metrics ORL=$R/orl/metrics.jsonl --metrics PRL=$R/prl/metrics.jsonl)
+  files+=(ORL=$R/test-orl$long.jsonl PRL=$R/test-prl$long.jsonl)
+  files+=(--metrics ORL=$R/orl$long/metrics.jsonl --metrics PRL=$R/prl$long/metrics.jsonl)
 fi
 $python evaluate.py "${files[@]}" --out $results --force
 
