@@ -3,7 +3,7 @@
 #   bash run.sh            the full run (results/seed0)        SEED=1 bash run.sh   another seed
 #   bash run.sh --fast     a short smoke run (results/fast0): it shows the machinery, it learns next to nothing
 #   bash run.sh --no-rl    the full run up to behaviour initialisation (its report: results/bi-seed0)
-#   bash run.sh --long     300 RL steps instead of 60, from the same start (results/long-seed0)
+#   bash run.sh --long     300 RL steps instead of 60, from the same start (results/long-seed0), about 40 min
 # Run it again after an interruption: finished stages are skipped, the others resume. To change a flag, remove
 # the folder of the stage and of those after it (or runs/seed0 as a whole) first.
 set -euo pipefail
@@ -16,11 +16,11 @@ trap 'kill $(jobs -p) 2>/dev/null || true' EXIT            # no stage outlives t
 python=.venv/bin/python SEED=${SEED:-0}
 
 R=runs/seed$SEED results=results/seed$SEED
-train=8000 val=200 test=1000 lr=2e-4 epochs=1 steps=60 evals=30 schedule=linear long= names=
+train=8000 val=200 test=1000 lr=2e-4 epochs=1 steps=60 evals=30 rl_lr=1e-4 long= names=
 case "$*" in
   "") ;;
   --no-rl) names="base bi" results=results/bi-seed$SEED ;;
-  --long) results=results/long-seed$SEED steps=300 evals=100 schedule=constant long=-long ;;
+  --long) results=results/long-seed$SEED steps=300 evals=100 rl_lr=2e-4 long=-long ;;
   --fast) R=runs/fast$SEED results=results/fast$SEED train=300 val=40 test=100 lr=5e-4 epochs=8 steps=4 evals=4 ;;
   *) echo "error: usage: [SEED=N] bash run.sh [--fast | --no-rl | --long]" >&2; exit 2 ;;
 esac
@@ -57,7 +57,7 @@ stage "Stage 2: outcome-level RLOO (equations 2, 3) and process-level group RL (
 # nothing is clipped. Validation problems draw the curve and pick best/. ORL writes its progress to orl.log.
 rl=(--model $R/bi/last --data $R/toy/train.jsonl --samples $R/base-train.jsonl --min-acc 0 --max-acc 0.7
     --eval-data $R/toy/val.jsonl --steps $steps --eval-every $evals --prompts-per-step 32 --num-samples 8
-    --updates-per-rollout 1 --lr 1e-4 --schedule $schedule --warmup 3 --beta 0.05
+    --updates-per-rollout 1 --lr $rl_lr --schedule linear --warmup 3 --beta 0.05
     --temperature 0.5 --max-new-tokens 300 --max-tokens 4096 --seed $SEED --resume)
 $python rl_outcome.py "${rl[@]}" --out $R/orl$long > $R/orl$long.log 2>&1 & orl=$!
 $python rl_process.py "${rl[@]}" --out $R/prl$long --baseline level --average batch
