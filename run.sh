@@ -3,7 +3,7 @@
 #   bash run.sh            the full run (results/seed0)        SEED=1 bash run.sh   another seed
 #   bash run.sh --fast     a short smoke run (results/fast0): it shows the machinery, it learns next to nothing
 #   bash run.sh --no-rl    the full run up to behaviour initialisation (its report: results/bi-seed0)
-#   bash run.sh --long     300 RL steps instead of 60, from the same start (results/long-seed0), about 40 min
+#   bash run.sh --long     300 RL steps instead of 60, from the same start (results/long-seed0)
 # Run it again after an interruption: finished stages are skipped, the others resume. To change a flag, remove
 # the folder of the stage and of those after it (or runs/seed0 as a whole) first.
 set -euo pipefail
