@@ -3,6 +3,7 @@
 Each is a tiny random model whose attention window, where it has one, is 8 tokens. The reference is always a
 forward of one row, without a cache and without padding.
 """
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -200,6 +201,24 @@ def test_windows_are_as_before_after_the_check():
     model = build("llama", GROUPED)
     model.config.sliding_window = 4096
     with pytest.raises(models.InputError, match=r"llama: .* the logits are off by \d"):
+        sample.check_decoding(model)
+
+
+def test_rounding_is_told_from_a_wrong_mask(monkeypatch):
+    """In bfloat16 two attention kernels gave SmolLM2-135M logits that differ by up to 6 % of the largest."""
+    model, decode = build("llama", GROUPED), sample.decode
+
+    def rounded(*args):
+        logits = decode(*args)
+        return logits + share * logits.abs().max()
+
+    monkeypatch.setattr(sample, "decode", rounded)
+    for dtype, share, accepted in ((torch.float32, 0, True), (torch.float32, 0.06, False),
+                                   (torch.bfloat16, 0.06, True), (torch.bfloat16, 0.2, False)):
+        with nullcontext() if accepted else pytest.raises(models.InputError, match=r"off by \d"):
+            sample.check_decoding(model.to(dtype))
+    model.config.sliding_window, share = 4096, 0                        # which the model itself ignores
+    with pytest.raises(models.InputError, match=r"off by \d"):
         sample.check_decoding(model)
 
 
