@@ -372,7 +372,8 @@ def test_the_run_file_refuses_in_one_line(repo, data, tmp_path, flag, folder, me
 @pytest.mark.slow
 def test_the_whole_recipe(repo, data, tiny_qwen2, tmp_path):
     """run.sh --fast from the CSV files to the reports, and again: the second run makes nothing anew."""
-    env = {**os.environ, **SIZES, "MODEL": tiny_qwen2, "DATA": str(data), "OUT": str(tmp_path), "PY": sys.executable}
+    env = {**os.environ, **SIZES, "MODEL": tiny_qwen2, "DATA": str(data), "OUT": str(tmp_path), "PY": sys.executable,
+           "RL_FLAGS": "--temperature 1 --beta 0"}
     command = ["bash", "recipes/word_problems/run.sh", "--fast"]
     subprocess.run(command, cwd=repo, env=env, check=True)
     runs, results = tmp_path / "runs" / "fast-words-qwen2-seed0", tmp_path / "results" / "fast-words-qwen2-seed0"
@@ -380,6 +381,9 @@ def test_the_whole_recipe(repo, data, tiny_qwen2, tmp_path):
         for side in ("test", "svamp"):
             report = json.loads((results / f"{side}-{name}" / "report.json").read_text())
             assert len(report["models"]) == models
+    for name in ("orl", "prl"):
+        flags = json.loads((runs / name / "args.json").read_text())
+        assert (flags["temperature"], flags["beta"]) == (1, 0)          # not the file's own 0.7 and 0.05
     times = {path: path.stat().st_mtime_ns for path in runs.glob("*/last/model.safetensors")}
     assert {path.parts[-3] for path in times} == {"base", "bi", "bi-solving", "original", "orl", "prl", "offline"}
     subprocess.run(command, cwd=repo, env=env, check=True)

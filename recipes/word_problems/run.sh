@@ -105,7 +105,7 @@ rl=(--model "$R/bi/last" --dtype $DTYPE --max-tokens $TOKENS --lr $RL_LR --sched
 online=("${rl[@]}" --data "$R/data/train.jsonl" --samples "$R/base-train.jsonl" --max-acc $most
         --eval-data "$R/val.jsonl" --eval-every $((STEPS / 2)) --save-every 4
         --steps $STEPS --prompts-per-step $prompts --num-samples 4
-        --max-new-tokens $rollout --updates-per-rollout 1 --beta 0.05)
+        --max-new-tokens $rollout --updates-per-rollout 1 --beta 0.05 ${RL_FLAGS:-})     # the last one counts
 outcome() { $PY rl_outcome.py "${online[@]}" --out "$R/orl"; }
 process() { $PY rl_process.py "${online[@]}" --out "$R/prl" --baseline level --average batch; }
 beside outcome process
